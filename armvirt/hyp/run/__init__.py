@@ -1,2 +1,2 @@
-"""KVM_RUN: `loop` is the run loop of a vCPU, `exits` handles its exits (with `abort` and
-`trapped_sysregs`), `vmm_link` delivers exits to its VMM."""
+"""KVM_RUN. `loop` is the run loop of a vCPU. `exits` handles the exits of the vCPU; `abort` and
+`trapped_sysregs` handle two classes of these exits. `vmm_link` delivers exits to the VMM."""

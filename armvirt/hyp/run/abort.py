@@ -53,8 +53,8 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
-    """Complete one device access: by the GIC's frames, else by an ioeventfd, else by the VMM, which
-    sets ``abort`` if no device has the address."""
+    """Complete one device access. The first of these completes the access: a GIC frame, an
+    ioeventfd, the VMM. If no device has the address, the VMM sets ``abort`` in the result."""
     devices, vmm, bus = vcpu.vm.devices, vcpu.vmm, vcpu.host.bus
     if devices.gic_access(vcpu.id, mmio):
         return mmio
@@ -78,8 +78,8 @@ def _in_memory_order(vcpu: Vcpu, value: int, size: int) -> int:
 
 
 def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
-    """Emulate an access that the syndrome describes (ISV is 1): a load or store of one
-    general-purpose register, without writeback."""
+    """Emulate an access that the syndrome describes (ISV is 1). The instruction is a load or store
+    of one general-purpose register, without writeback. ``ipa`` is the address of the access."""
     esr, context = exit.esr, vcpu.context
     size = 1 << (esr >> SAS_SHIFT & SAS_MASK)
     mask = (1 << size * 8) - 1
@@ -103,22 +103,23 @@ def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
 
 
 def extend(value: int, size: int, signed: bool, wide: bool) -> int:
-    """Sign-extend a loaded value if ``signed``, then truncate it to 32 bits for a W register
-    (kvm_handle_mmio_return)."""
+    """Return the value for the destination register of a load of ``size`` bytes
+    (kvm_handle_mmio_return). If ``signed``, sign-extend the value. If not ``wide``, truncate the
+    value to 32 bits, for a W register."""
     if signed and size < 8 and value >> (size * 8 - 1) & 1:
         value |= MASK64 << size * 8 & MASK64
     return value if wide else value & 0xFFFFFFFF
 
 
 def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
-    """Emulate an access that the syndrome does not describe (ISV is 0), by decoding the
-    instruction. KVM returns an error for this access, unless the VMM has enabled
+    """Decode the instruction and emulate its access, because the syndrome does not describe the
+    access (ISV is 0). KVM returns an error for this access, unless the VMM has enabled
     KVM_CAP_ARM_NISV_TO_USER.
 
-    The guest takes a data abort for an instruction that no device supports. Exclusives and atomics
-    cause an unsupported exclusive access (DDI 0487, DFSC 0x35), and DC ZVA causes an alignment
-    fault. An instruction that cannot be decoded causes an external abort, as from a bus that
-    rejects the access.
+    If the instruction cannot access a device, the guest takes a data abort. Exclusives and atomics
+    cause an unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA and an access across a page
+    boundary cause an alignment fault. An instruction that cannot be decoded causes an external
+    abort, as if the bus rejected the access.
     """
     from armvirt.arch.load_store import Form, decode_access
 
@@ -144,7 +145,7 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def _parts(element: Element) -> tuple[Element, ...]:
-    """Split an element of an access into bus transfers. A transfer has at most 8 bytes, so a Q
+    """Split the access of one register into bus transfers. A transfer has at most 8 bytes, so a Q
     register needs two transfers."""
     if element.size <= 8:
         return (element,)

@@ -45,10 +45,11 @@ def halt(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
-    """Handle WFI, WFIT and WFET (kvm_handle_wfx). The engine handles WFE, which does not trap.
+    """Handle WFI, WFIT and WFET (kvm_handle_wfx). This function is not called for WFE, which the
+    engine handles.
 
-    WFI blocks the vCPU until an interrupt can be delivered, then retires. WFIT and WFET also end
-    when the virtual count reaches their operand.
+    WFI blocks the vCPU until an interrupt can be delivered. WFIT and WFET also end when the virtual
+    count reaches the value of their register operand.
     """
     trap = decode_wfx(exit.esr)
     until = vcpu.context.x(trap.register) if trap.register >= 0 else None
@@ -61,8 +62,8 @@ def wfx(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
-    """Handle HVC: HVC #0 is an SMCCC call, and HVC with another immediate is UNDEFINED. The PC is
-    after the HVC."""
+    """Handle HVC. HVC #0 is an SMCCC call, and HVC with another immediate is UNDEFINED. The PC is
+    at the instruction after the HVC."""
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
     if _forwarded(vcpu):
@@ -72,8 +73,8 @@ def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def smccc(vcpu: Vcpu) -> int:
-    """Make an SMCCC call by HVC: x0 is the function id, x1 to x6 are the arguments, x0 to x3 the
-    results."""
+    """Make an SMCCC call for an HVC. x0 is the function id, x1 to x6 are the arguments. The results
+    are written to x0 to x3."""
     context = vcpu.context
     result = vcpu.vm.smccc.call(vcpu.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))
     if result is not None:
@@ -86,7 +87,7 @@ def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
     """Handle SMC: exit to the VMM if the SMCCC filter forwards the call. Otherwise SMC is
     UNDEFINED, because the guest has no EL3 and uses HVC for SMCCC.
 
-    The PC of a trapped SMC is at the SMC, so the handler advances the PC.
+    The PC of a trapped SMC is at the SMC. Therefore the handler advances the PC.
     """
     if immediate(exit.esr) or not _forwarded(vcpu):
         return unknown(vcpu, exit)

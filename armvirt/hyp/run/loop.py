@@ -19,7 +19,7 @@ from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class RunLoop:
-    """The run loop of one vCPU. ``vmm`` is the link to its VMM."""
+    """The run loop of one vCPU. ``vmm`` is the interface to the VMM of the vCPU."""
 
     __slots__ = ("host", "outcome", "power", "timers", "traps", "vcpu", "vmm")
 
@@ -32,8 +32,8 @@ class RunLoop:
         return f"<RunLoop of vCPU {self.vcpu.id}>"
 
     def enter(self, until: int, alone: bool = False, yield_at: int = NEVER) -> Outcome:
-        """Enter the guest once: update the list registers, and run the guest up to ``until`` ns or
-        up to an exit that EL2 does not finish at once. The parameters are those of
+        """Enter the guest once: update the list registers, and run the guest until ``until`` ns or
+        until an exit that EL2 does not complete itself. The parameters are those of
         `armvirt.hyp.host.runnable.Runnable.enter`."""
         vcpu, pe = self.vcpu, self.vcpu.pe
         assert pe is not None
@@ -65,8 +65,8 @@ class RunLoop:
         return self._left(kind)
 
     def _left(self, kind: ExitKind) -> Outcome:
-        """Complete an entry after the PE has left the guest: deliver the exit to the VMM, and set
-        the outcome."""
+        """Complete a guest entry after the PE has left the guest: deliver the exit to the VMM, and
+        return the outcome. ``kind`` is the reason why the PE left the guest."""
         outcome = self.outcome
         if outcome.exit is not None:
             exit, outcome.exit = outcome.exit, None
@@ -76,9 +76,9 @@ class RunLoop:
         return outcome
 
     def _suspended(self) -> None:
-        """Run a SUSPENDED vCPU (kvm_vcpu_suspend): exit with KVM_SYSTEM_EVENT_WAKEUP if an
-        interrupt can be delivered; else block the vCPU. Each run of the vCPU does this until the
-        VMM sets the MP state RUNNABLE."""
+        """Run a SUSPENDED vCPU (kvm_vcpu_suspend). If an interrupt can be delivered, exit with
+        KVM_SYSTEM_EVENT_WAKEUP; otherwise block the vCPU. Each guest entry calls this method until
+        the VMM sets the MP state RUNNABLE."""
         if self.vcpu.runnable_interrupt():
             self.outcome.exit = SystemEventExit("wakeup")
         else:
@@ -95,10 +95,14 @@ class RunLoop:
         return self.vcpu.event_wait.ends(pe)
 
     def _one_instruction(self, pe: Pe, until: int) -> int:
-        """Take a pending SError if PSTATE.A does not mask it. Return the deadline (ns) of the guest
-        entry. In a single step, the deadline is one instruction away. The deadline is also one
-        instruction away while an SError stays pending, so that the guest takes the SError directly
-        after the instruction that clears PSTATE.A."""
+        """Take a pending SError if PSTATE.A does not mask it. Return the deadline of the guest
+        entry in ns.
+
+        In a single step, the deadline is the end of the next instruction. If the SError stays
+        pending, the deadline is also the end of the next instruction, so that the guest takes the
+        SError directly after the instruction that clears PSTATE.A. Otherwise the deadline is
+        ``until``.
+        """
         vcpu = self.vcpu
         if self.traps.serror_pending and vcpu_events.can_take_serror(vcpu.context):
             self.traps.serror_pending = False
@@ -108,8 +112,8 @@ class RunLoop:
         return min(until, self.host.clock.now + pe.ns_per_insn)
 
     def _take_serror(self, pe: Pe) -> None:
-        """Take the SError. The exception entry counts as one instruction, and is emitted as a trace
-        event."""
+        """Take the SError. The exception entry counts as one instruction, and is sent to the trace
+        as an event."""
         context = self.vcpu.context
         elr = context.pc
         vcpu_events.take_serror(context)
@@ -127,8 +131,8 @@ class RunLoop:
 
     def _repeat_tick(self, pe: Pe) -> None:
         """If the virtual timer's interrupt is the only interrupt that the guest can get, allow the
-        engine to handle the next WFI wake-ups by the virtual timer without an exit to EL2. The
-        interrupt stays in the same list register."""
+        engine to repeat this interrupt: at the next WFIs, the engine makes the wake-up by the
+        virtual timer without an exit to EL2. The interrupt stays in the same list register."""
         vgic, intid = self.vcpu.vm.vgic, self.vcpu.timer.wakes_for
         if vgic is not None and intid is not None and vgic.offers_only(self.vcpu.id, intid):
             pe.repeat_tick(self._repeated)
@@ -145,9 +149,9 @@ class RunLoop:
     # -- interrupts --
 
     def host_interrupts(self, pe: Pe) -> None:
-        """Handle the pending physical interrupts of the PE, as the host's interrupt handlers do.
-        The PPI of a direct timer stays active until the guest deactivates the timer's virtual
-        interrupt."""
+        """Handle the pending physical interrupts of the PE, like the interrupt handlers of a host
+        kernel. A direct timer is a timer whose registers the guest accesses without traps. The PPI
+        of a direct timer stays active until the guest deactivates the timer's virtual interrupt."""
         vcpu, gic = self.vcpu, pe.gic
         while gic.deliverable(pe.index):
             intid = gic.acknowledge(pe.index)
@@ -162,7 +166,7 @@ class RunLoop:
 
     def _notify_user(self) -> bool:
         """If the level of a timer line has changed, exit to the VMM with an `IntrExit`. Return True
-        if the VMM stops the run; then the guest is not entered."""
+        if the VMM stops the run. Then the caller does not enter the guest."""
         if not self.timers.should_notify_user():
             return False
         self.timers.notify_user()

@@ -26,7 +26,8 @@ class Trap(NamedTuple):
 
 
 Handler = Callable[["Vcpu", Trap], int | None]
-"""A handler returns the value of a read (0 for a write), or None for UNDEFINED."""
+"""A function that handles a trapped access. The function returns the value of a read, 0 for a
+write, or None if the access is UNDEFINED."""
 
 
 def _timer(vcpu: Vcpu, trap: Trap) -> int | None:
@@ -68,7 +69,7 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:
     """Handle an access to a trapped system register (kvm_handle_sys_reg). A register without a
-    handler is UNDEFINED, for example a register of the PMU, or of another feature that the ID
+    handler is UNDEFINED. Examples are the registers of the PMU, and of other features that the ID
     registers report as absent."""
     fields = decode_sysreg(exit.esr)
     trap = Trap(fields.encoding, not fields.is_read, exit.rt_value)

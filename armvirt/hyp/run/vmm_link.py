@@ -1,7 +1,8 @@
-"""The link of a vCPU to its VMM: exit handlers, KVM_RUN, and the VMM's answers to accesses.
+"""The interface of a vCPU to its VMM: exit handlers, KVM_RUN, and the VMM's answers to accesses.
 
-While a caller is in `VmmLink.run`, an exit goes to the caller, who writes the answer into the exit
-object and calls `run` again. Otherwise an exit goes to the vCPU's exit handler.
+While a caller is in `VmmLink.run`, an exit goes to the caller. The caller writes the answer into
+the exit object and calls `run` again. While no caller is in `run`, an exit goes to the vCPU's exit
+handler.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class LeftToCallerError(Exception):
-    """Raised to leave the guest before the instruction has any effect, because the exit goes to the
-    caller of `VmmLink.run`."""
+    """Raised in an exit handler of EL2 when the exit goes to the caller of `VmmLink.run`. The PE
+    leaves the guest before the instruction has any effect."""
 
 
 class VmmLink:
-    """The VMM of one vCPU (`armvirt.hyp.vcpu.protocols.Vmm`).
+    """The interface of one vCPU to its VMM (`armvirt.hyp.vcpu.protocols.Vmm`).
 
-    ``answers`` are the exits that the caller of `run` has answered, for the accesses of the
-    instruction at ``_answers_pc``. The instruction has used the first ``taken`` answers since it
-    trapped last.
+    An instruction can make several accesses, and traps again after each answer of the VMM.
+    ``answers`` are the exits for the accesses of the instruction at ``_answers_pc`` that the caller
+    of `run` answers. ``taken`` is the number of these answers that the instruction has used since
+    its last trap.
     """
 
     __slots__ = (
@@ -66,12 +68,14 @@ class VmmLink:
 
     @property
     def _asks(self) -> bool:
-        """Whether the exit for the caller of `run` is an access that the caller must answer."""
+        """Whether the exit for the caller of `run` is an access or a semihosting call, which the
+        caller must answer."""
         return isinstance(self._exit, (MmioExit, SemihostingExit))
 
     @property
     def silent(self) -> bool:
-        """Whether `run` reports no exit to its caller, or an access that the caller must answer."""
+        """Whether `run` has no exit for its caller, or only an access that the caller must answer.
+        In both cases a `DebugExit` can be delivered."""
         return self._exit is None or self._asks
 
     def forget(self) -> None:
@@ -83,8 +87,8 @@ class VmmLink:
     # -- exits --
 
     def tell(self, exit: Exit) -> int:
-        """Deliver an exit to the caller of `run`, or else to the exit handler. Return an `Action`.
-        KvmError ENOSYS if there is neither a caller nor an exit handler."""
+        """Deliver an exit to the caller of `run`, or to the exit handler if no caller is in `run`.
+        Return an `Action`. KvmError ENOSYS if there is neither a caller nor an exit handler."""
         if isinstance(exit, (MmioExit, SemihostingExit)):
             if self.taken < len(self.answers):
                 return self._take_answer(exit)  # also during `run` of another vCPU
@@ -111,7 +115,8 @@ class VmmLink:
             self._vcpu.host.stop()
 
     def _take_answer(self, exit: MmioExit | SemihostingExit) -> int:
-        """Copy the VMM's answer into the exit, because the instruction has trapped again."""
+        """Copy the VMM's answer into the exit. The instruction has trapped again, so the VMM does
+        not get the exit a second time."""
         answer = self.answers[self.taken]
         self.taken += 1
         if isinstance(exit, MmioExit) and isinstance(answer, MmioExit):
@@ -124,9 +129,9 @@ class VmmLink:
         """Leave the guest before the access completes. After the caller has written the answer, the
         instruction traps again and uses the answer.
 
-        KVM completes the access at the next KVM_RUN. A second trap has the same result for the
-        guest (an access that is retried does not count as an instruction), and also works for
-        accesses with several transfers.
+        KVM does not trap again: it completes the access at the next KVM_RUN. The guest cannot see
+        the difference, because an access that traps again counts as one instruction. The second
+        trap also works for an instruction with several bus transfers.
         """
         self._answers_pc = self._vcpu.context.exit_pc
         self.answers.append(exit)
@@ -134,9 +139,9 @@ class VmmLink:
         raise LeftToCallerError
 
     def complete(self, pe: Pe, on_exit: Callable[[SyncExit], int]) -> ExitKind:
-        """Complete the access that the VMM has answered, before an interrupt is delivered; KVM also
+        """Complete the access that the VMM has answered, before an interrupt is delivered. KVM also
         completes the access before the guest entry (kvm_handle_mmio_return). If the VMM has changed
-        the PC, discard the answer."""
+        the PC, discard the answer instead. Return the reason why the PE left the guest."""
         vcpu, context = self._vcpu, self._vcpu.context
         if context.pc != self._answers_pc:
             self.answers.clear()
@@ -181,8 +186,9 @@ class VmmLink:
         return exit
 
     def _run_host(self, until: int) -> Stop:
-        """Run the host. An exception of a trace sink is raised here, after the exit in which the
-        sink raised it. The next `run` returns this exit."""
+        """Run the host until ``until`` ns or until a stop. If a trace sink raises an exception
+        during an exit, the exception is raised here after the exit. Then the next `run` returns the
+        exit."""
         self.in_run = True
         if self._asks:
             self._exit = None

@@ -1,17 +1,19 @@
-"""The wait of a vCPU in WFE: the events that end the wait (DDI 0487 D1.6.1), and the exclusive
-monitor.
+"""The wait of a vCPU in WFE: the exclusive monitor, and the events that end the wait (DDI 0487
+D1.6.1).
 
-The engine has the event register of the vCPU. If the register is set, WFE completes at once. If the
-register is clear, WFE exits to EL2, and `EventWait` records the wait. An event ends the wait: a SEV
-of another vCPU, the clearing of the exclusive monitor, the event stream, or the timeout of WFET. A
-virtual interrupt or an SError that the vCPU can take also ends the wait.
+The engine (the CPU emulator Unicorn) has the event register of the vCPU. If the register is set,
+WFE completes at once. If the register is clear, WFE exits to EL2, and `EventWait` records the wait.
+An event ends the wait: a SEV of another vCPU, the clearing of the exclusive monitor, the event
+stream, or the timeout of WFET. A virtual interrupt or an SError that the vCPU can take also ends
+the wait.
 
-A store of another vCPU to the granule that the exclusive monitor marks is an event. The engine has
-no global monitor. Therefore EL2 compares the contents of the granule at the end of each time slice
-of another vCPU. A write by a device or the VMM sets the event register at once. The comparison
-misses a store that does not change the granule. Therefore EL2 also clears the monitor after
-`UNSEEN_TURNS` time slices of other vCPUs, and when no other vCPU can make progress. The
-architecture allows the additional event that this clearing causes, but a missing event is an error.
+If another vCPU stores to the granule that the exclusive monitor marks, the store is an event. The
+engine has no global monitor. Therefore, at the end of each time slice of another vCPU, EL2 compares
+the granule with its contents at the start of the wait. If a device or the VMM writes to the
+granule, the event register is set at once. The comparison misses a store that does not change the
+granule. Therefore EL2 also clears the monitor after `UNSEEN_TURNS` time slices of other vCPUs, and
+when no other vCPU can make progress. The architecture allows the additional event that this
+clearing causes, but a missing event is an error.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 
 EVENT_NS = 1000
-"""The latency of an event in ns. The engine reports a SEV at the end of a translated block of at
-most 512 instructions: with a shorter latency the time of the wake-up would depend on the blocks."""
+"""The time in ns from an event to the wake-up of the vCPU. The engine reports a SEV only at the end
+of a translated block, which has at most 512 instructions. With a shorter time, the time of the
+wake-up would depend on the ends of the blocks."""
 
 UNSEEN_TURNS = 64
 
@@ -51,8 +54,8 @@ class EventWait(VcpuPart):
         self._monitor: tuple[int, int, int] | None = None  # the migrated monitor, for `vcpu_load`
 
     def reset(self) -> None:
-        """Cancel the wait, and set the event register, because EL2 enters the guest by an exception
-        return, which is an event."""
+        """Cancel the wait, and set the event register. The event register is set because EL2 enters
+        the guest by an exception return, and an exception return is an event."""
         self.forget()
         self._monitor = None
         context = self.vcpu.context
@@ -60,8 +63,9 @@ class EventWait(VcpuPart):
         context.event_register = True
 
     def vcpu_load(self, pe: Pe) -> None:
-        """Clear the exclusive monitor, unless the vCPU waits in WFE until the monitor is cleared.
-        After a migration, restore the exclusive monitor."""
+        """Clear the exclusive monitor if the vCPU is not in WFE. In WFE the monitor is kept,
+        because the clearing of the monitor ends the wait. The first call after a migration restores
+        the migrated monitor."""
         context = self.vcpu.context
         if not self.active:
             context.clear_exclusive()
@@ -76,8 +80,9 @@ class EventWait(VcpuPart):
             self._others = self._retired_by_others()
 
     def in_flight(self, asleep: bool, wfit: int | None) -> InFlight:
-        """Return the event register, the wait and the exclusive monitor, for a migration.
-        ``asleep`` and ``wfit`` describe the wait in WFI; the result contains them unchanged."""
+        """Return the state that a migration transfers: the event register, the wait in WFE and the
+        exclusive monitor. ``asleep`` and ``wfit`` describe the wait in WFI (see `InFlight`). The
+        result contains ``asleep`` and ``wfit`` unchanged."""
         context = self.vcpu.context
         age = self.vcpu.host.clock.now - context.event_cleared
         monitor = self._monitor or context.exclusive
@@ -110,8 +115,8 @@ class EventWait(VcpuPart):
 
     @property
     def next_event(self) -> int | None:
-        """The ns of the next event of the event stream, of the timeout of WFET or of the next rise
-        of a timer line, whichever is first; None if no such event is due."""
+        """The time in ns of the first of these events: the next event of the event stream, the
+        timeout of WFET, the next rising edge of a timer line. None if no such event is due."""
         timer, cntkctl = self.vcpu.timer, self.vcpu.context.system(CNTKCTL_EL1)
         end = None if self.until is None else timer.ns_of_virtual_count(self.until)
         times = [ns for ns in (timer.next_event(cntkctl), end, timer.next_rise()) if ns is not None]
@@ -139,8 +144,9 @@ class EventWait(VcpuPart):
     # -- events from other vCPUs --
 
     def event(self, ns: int | None) -> None:
-        """Schedule the wake-up of the vCPU, because another vCPU or the VMM has set the event
-        register at ``ns`` (None: now). No effect if the vCPU is not in WFE."""
+        """Schedule the wake-up of the vCPU. The context calls this method when another vCPU or the
+        VMM sets the event register. ``ns`` is the time of the event; None means now. The call has
+        no effect if the vCPU is not in WFE."""
         if self.active:
             now = self.vcpu.host.clock.now
             self.vcpu.wake_at((now if ns is None else ns) + EVENT_NS)
@@ -154,9 +160,9 @@ class EventWait(VcpuPart):
             self._lost()
 
     def take_for_lost(self) -> bool:
-        """Clear the exclusive monitor and wake the vCPU up, if other vCPUs have run since the wait
-        began. Return whether the monitor was cleared. The host calls this method when no vCPU can
-        make progress."""
+        """If other vCPUs have run since the wait began, clear the exclusive monitor and wake the
+        vCPU up, because EL2 may have missed a store of another vCPU. Return True if the monitor was
+        cleared. The host calls this method when no vCPU can make progress."""
         lost = self.watches and self._retired_by_others() != self._others
         if lost:
             self._lost()

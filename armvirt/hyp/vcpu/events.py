@@ -1,6 +1,6 @@
-"""Events that a VMM injects or observes: SErrors and external aborts (KVM_{GET,SET}_VCPU_EVENTS),
-single steps and breakpoints (KVM_SET_GUEST_DEBUG). Also the state that is migrated with a vCPU in
-addition to its registers (arch/arm64/kvm/guest.c, inject_fault.c, debug.c)."""
+"""The ioctls KVM_{GET,SET}_VCPU_EVENTS (SErrors and external aborts) and KVM_SET_GUEST_DEBUG
+(single steps and breakpoints). Also the state of a vCPU that a migration transfers in addition to
+the registers (arch/arm64/kvm/guest.c, inject_fault.c, debug.c)."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class GuestDebug(IntFlag):
 
     @classmethod
     def checked(cls, control: int) -> GuestDebug:
-        """Check a control word and return it; without the bit ENABLE, return NONE. KvmError EINVAL
-        for an unknown bit, and for USE_HW, because the capabilities of hardware breakpoints and
-        watchpoints are 0."""
+        """Check a control word and return it. Without the bit ENABLE, return NONE. Raise KvmError
+        EINVAL for an unknown bit. USE_HW is also EINVAL, because armvirt has no hardware
+        breakpoints and watchpoints for the VMM."""
         if control & ~int(cls.ENABLE | cls.SINGLESTEP | cls.USE_SW_BP):
             raise KvmError(
                 "EINVAL", f"guest debug {control:#x}: there are ENABLE, SINGLESTEP and USE_SW_BP"
@@ -52,17 +52,17 @@ class GuestDebug(IntFlag):
 class InFlight(NamedTuple):
     """The state of a vCPU that a migration needs, but that no ioctl of KVM saves. A VMM on KVM
     loses this state: WFI completes on the other host, and a store-exclusive fails. The architecture
-    allows both.
+    allows both results.
 
-    ``asleep`` is true if the vCPU is in WFI, or in WFIT until the virtual count ``wfit``. The vCPU
-    wakes up on the other host at the same virtual time as without the migration. The MP state
-    SUSPENDED cannot replace ``asleep``: a SUSPENDED vCPU waits for an interrupt that can be
-    delivered, but a timer ends WFI even if its interrupt is masked. ``monitor`` is the local
-    exclusive monitor, see `Context.exclusive`.
+    ``asleep`` is true if the vCPU is in WFI or WFIT. ``wfit`` is the virtual count at which WFIT
+    ends; None for WFI. The vCPU wakes up on the other host at the same virtual time as without the
+    migration. The MP state SUSPENDED cannot replace ``asleep``: a SUSPENDED vCPU waits for an
+    interrupt that can be delivered, but a timer ends WFI even if its interrupt is masked.
+    ``monitor`` is the local exclusive monitor, see `Context.exclusive`.
 
     ``event`` is the value of the event register. ``event_age`` is the time in ns since a WFE last
-    cleared the event register. ``waits`` is true if the vCPU is in WFE, or in WFET until the
-    virtual count ``wfet``.
+    cleared the event register. ``waits`` is true if the vCPU is in WFE or WFET. ``wfet`` is the
+    virtual count at which WFET ends; None for WFE.
     """
 
     asleep: bool
@@ -86,8 +86,9 @@ class VcpuEvents(NamedTuple):
 
 
 def set_events(vcpu: VcpuCore, events: VcpuEvents) -> None:
-    """Make an SError pending, and inject an external abort for the access of the last exit, as
-    ``events`` requests. KvmError EINVAL as `Vcpu.set_vcpu_events`."""
+    """Make an SError pending, and inject an external abort for the access of the last exit.
+    ``events`` says which of the two the VMM requests. Raise the KvmError EINVAL of
+    `Vcpu.set_vcpu_events`."""
     exit = vcpu.vmm.abortable
     if events.serror_pending and events.serror_has_esr:
         raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")
@@ -106,8 +107,8 @@ def set_events(vcpu: VcpuCore, events: VcpuEvents) -> None:
 
 
 def can_take_serror(context: Context) -> bool:
-    """Whether the guest takes a pending virtual SError: only PSTATE.A masks it (DDI 0487
-    D1.3.5)."""
+    """Whether PSTATE.A is 0, so that the guest takes a pending virtual SError. No other bit masks a
+    virtual SError (DDI 0487 D1.3.5)."""
     return not context.pstate & PSTATE_A
 
 

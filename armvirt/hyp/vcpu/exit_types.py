@@ -1,6 +1,6 @@
 """The results of a guest entry. `Outcome` says why the PE left the guest. The other classes are the
-exits that EL2 passes to the VMM: one class for each exit reason of ``struct kvm_run``
-(uapi/linux/kvm.h)."""
+exits that EL2 passes to the VMM, one class for each exit reason (``struct kvm_run`` in
+uapi/linux/kvm.h). `SemihostingExit` and `StuckExit` do not exist in KVM."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from armvirt.records import NamedTuple
 
 
 class MmioExit:
-    """KVM_EXIT_MMIO: a load or store of ``size`` bytes at the IPA ``phys_addr``, which is in no
-    memory slot, or a store to a read-only slot. ``data`` is the value that the device gets. For a
-    load, the VMM sets ``data`` to the value that the device returns.
+    """KVM_EXIT_MMIO: a load or store of ``size`` bytes at the IPA ``phys_addr``. The IPA is in no
+    memory slot, or the access is a store to a read-only slot. For a store, ``data`` is the value
+    for the device. For a load, the VMM sets ``data`` to the value that the device returns.
 
-    If no device has the address, the VMM sets ``abort``, and the guest takes a synchronous external
-    abort.
+    If no device has the address, the VMM sets ``abort`` to True. Then the guest takes a synchronous
+    external abort.
     """
 
     __slots__ = ("abort", "data", "is_write", "phys_addr", "size")
@@ -25,8 +25,8 @@ class MmioExit:
         self.abort = False
 
     def take(self, answer: MmioExit) -> None:
-        """Copy the VMM's answer from ``answer``, the object of an earlier exit for the same
-        access."""
+        """Copy the VMM's answer from ``answer``. ``answer`` is the exit object of the first trap of
+        the instruction; this object is the exit of the second trap for the same access."""
         self.phys_addr, self.size, self.is_write = answer.phys_addr, answer.size, answer.is_write
         self.data, self.abort = answer.data, answer.abort
 
@@ -51,9 +51,9 @@ class SystemEventExit(NamedTuple):
 
 class SemihostingExit:
     """A semihosting call: the guest has executed HLT #0xF000 in a VM with semihosting.
-    ``operation`` is the value of W0, ``parameter`` that of X1. The VMM sets ``result``, the value
-    for X0. If the call needs input and there is no input yet, the VMM sets ``retry_at`` (ns)
-    instead: the vCPU sleeps until ``retry_at`` and executes the HLT again."""
+    ``operation`` is the value of W0, ``parameter`` is the value of X1. The VMM sets ``result``, the
+    value for X0. If the call needs input and there is no input yet, the VMM sets ``retry_at``
+    instead, a time in ns. Then the vCPU sleeps until ``retry_at`` and executes the HLT again."""
 
     __slots__ = ("operation", "parameter", "result", "retry_at")
 
@@ -62,8 +62,8 @@ class SemihostingExit:
         self.retry_at: int | None = None
 
     def take(self, answer: SemihostingExit) -> None:
-        """Copy the VMM's answer from ``answer``, the object of an earlier exit for the same
-        call."""
+        """Copy the VMM's answer from ``answer``. ``answer`` is the exit object of the first trap of
+        the HLT; this object is the exit of the second trap for the same call."""
         self.operation, self.parameter = answer.operation, answer.parameter
         self.result, self.retry_at = answer.result, answer.retry_at
 
@@ -72,8 +72,9 @@ class SemihostingExit:
 
 
 class StuckExit(NamedTuple):
-    """The guest cannot make progress. ``cause`` says in words what the vCPU with the number ``cpu``
-    does at ``pc``. ``cpu`` is None if the VM has one vCPU, and if ``cause`` is about all vCPUs."""
+    """The guest cannot make progress. ``cause`` is a text that says why. ``pc`` is the PC of the
+    vCPU. ``cpu`` is the number of the vCPU that ``cause`` is about. ``cpu`` is None if the VM has
+    only one vCPU, or if ``cause`` is about all vCPUs."""
 
     cause: str
     pc: int
@@ -88,19 +89,19 @@ class IntrExit(NamedTuple):
 class HypercallExit(NamedTuple):
     """KVM_EXIT_HYPERCALL: an SMCCC call that the SMCCC filter forwards to the VMM. ``function`` is
     the function id; the arguments are in x1 and up. The VMM writes the results to x0 to x3 before
-    the vCPU runs again. ``flags`` is `HYPERCALL_SMC` for an SMC, 0 for an HVC. The PC is after the
-    HVC or SMC."""
+    the vCPU runs again. ``flags`` is `HYPERCALL_SMC` for an SMC, 0 for an HVC. The PC is at the
+    instruction after the HVC or SMC."""
 
     function: int
     flags: int = 0
 
 
 class NisvExit(NamedTuple):
-    """KVM_EXIT_ARM_NISV: an access to ``fault_ipa``, which is in no memory slot. The syndrome does
-    not describe the access (ISV is 0). ``esr_iss`` is ESR_EL2.ISS.
+    """KVM_EXIT_ARM_NISV: an access to the IPA ``fault_ipa``, which is in no memory slot. The
+    syndrome does not describe the access (ISV is 0). ``esr_iss`` is ESR_EL2.ISS.
 
-    The PC is at the instruction. The VMM emulates the access and advances the PC, or injects an
-    abort by `Vcpu.set_vcpu_events`.
+    The PC is at the instruction. The VMM either emulates the access and advances the PC, or injects
+    an abort by `Vcpu.set_vcpu_events`.
     """
 
     esr_iss: int
@@ -108,9 +109,10 @@ class NisvExit(NamedTuple):
 
 
 class DebugExit(NamedTuple):
-    """KVM_EXIT_DEBUG: a breakpoint instruction or a single step. ``hsr`` is the syndrome.
-    ``far`` is always 0: KVM sets it for a watchpoint, which armvirt does not have. The PC is at the
-    breakpoint, or at the instruction after the step."""
+    """KVM_EXIT_DEBUG: a breakpoint instruction or a single step. ``hsr`` is the syndrome. ``far``
+    is always 0, because KVM sets ``far`` only for a watchpoint, and armvirt has no watchpoints for
+    the VMM. After a breakpoint the PC is at the BRK; after a single step the PC is at the next
+    instruction."""
 
     hsr: int
     far: int = 0
@@ -124,13 +126,14 @@ Exit = (
 
 
 class Outcome:
-    """The outcome of the last guest entry of one vCPU. Every entry of the vCPU writes the same
-    object.
+    """The outcome of the last guest entry of one vCPU. A vCPU has one `Outcome` object, and each
+    guest entry overwrites its attributes.
 
     ``kind`` is the reason why the PE left the guest, or the request of an exit handler to the host.
     A request WAIT or SLEEP stays in ``kind`` until the host has handled the request. ``until`` is
-    the time in ns at which a SLEEP ends. ``exit`` is the exit to the VMM; the run loop delivers it
-    after the PE has left the guest, so that the VMM can change any register.
+    the time in ns at which a SLEEP ends. ``exit`` is the exit to the VMM; None if there is no exit.
+    The run loop delivers the exit after the PE has left the guest, so that the VMM can change any
+    register.
     """
 
     __slots__ = ("exit", "kind", "until")
@@ -161,5 +164,6 @@ class Outcome:
             self.kind = Request.NONE
 
     def restore(self, waits: bool) -> None:
-        """Restore the saved state. If ``waits`` is true, the request WAIT was saved."""
+        """Restore the saved request to the host: WAIT if ``waits`` is true, otherwise no request.
+        No exit to the VMM is restored."""
         self.kind, self.exit = Request.WAIT if waits else Request.NONE, None

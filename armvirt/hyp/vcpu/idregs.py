@@ -1,10 +1,11 @@
 """The ID registers that a guest reads: the CPU's values without the features that the hypervisor
 does not virtualize.
 
-HCR_EL2.TID3 traps the feature registers; KVM returns sanitised values (arch/arm64/kvm/sys_regs.c,
-read_id_reg). Field meanings: DDI 0487 D23.2. The table lists the fields that a guest can see. All
-other fields read as zero, which means "not implemented". The fields FP and AdvSIMD must be listed:
-they are signed, and zero means "implemented".
+HCR_EL2.TID3 traps reads of the feature registers. KVM returns sanitised values
+(arch/arm64/kvm/sys_regs.c, read_id_reg). DDI 0487 D23.2 describes the fields. The table `_RULES`
+lists the fields that a guest can see. All other fields read as zero, which usually means "not
+implemented". In the signed fields FP and AdvSIMD, zero means "implemented". Therefore these two
+fields must be in the table.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from armvirt.records import NamedTuple
 
 
 class IdRule(NamedTuple):
-    """The rule for one ID register. The fields in ``keep`` have the CPU's value. The fields in
-    ``fixed`` have the given value. All other fields are zero."""
+    """The rule for one ID register. The guest reads the CPU's value in the fields of ``keep``, the
+    given value in the fields of ``fixed``, and zero in all other fields."""
 
     keep: tuple[str, ...] = ()
     fixed: tuple[tuple[str, int], ...] = ()
@@ -97,7 +98,8 @@ FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", 
 
 
 def added(encoding: int, features: Iterable[str]) -> int:
-    """The value of an ID register in the fields that report ``features`` (keys of `FEATURES`)."""
+    """The bits that report ``features`` (keys of `FEATURES`) in the ID register ``encoding``. All
+    other bits of the result are 0."""
     value = 0
     for register, name, number in (FEATURES[feature] for feature in features):
         if BY_NAME[register].encoding == encoding:
@@ -106,11 +108,14 @@ def added(encoding: int, features: Iterable[str]) -> int:
 
 
 def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[str] = ()) -> int:
-    """The value that the guest reads from an ID register; ``native_value`` is the CPU's value.
+    """The value that the guest reads from an ID register. ``native_value`` is the CPU's value. With
+    ``gicv3``, ID_AA64PFR0_EL1 reports ICC_*_EL1. ``features`` are the features that `added`
+    reports.
 
-    In the trapped space (op0=3, op1=0, CRn=0, CRm=1..7) a register without a rule reads as zero:
-    reserved registers, and the AArch32 registers, because guests have no AArch32. Outside the
-    trapped space (MIDR_EL1, CTR_EL0, caches) the guest reads the CPU's value.
+    The space that HCR_EL2.TID3 traps is op0=3, op1=0, CRn=0, CRm=1..7. In this space, a register
+    without a rule reads as zero. These are the reserved registers, and the AArch32 registers,
+    because guests have no AArch32. Outside this space (MIDR_EL1, CTR_EL0, caches) the guest reads
+    the CPU's value.
     """
     if not is_id_space(encoding):
         return native_value
@@ -120,10 +125,11 @@ def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[st
 
 
 def mpidr_of(vcpu_id: int) -> int:
-    """The MPIDR_EL1 of a vCPU, as KVM numbers vCPUs (reset_mpidr): Aff0 = id[3:0], Aff1 = id[11:4],
-    Aff2 = id[19:12].
+    """The MPIDR_EL1 of a vCPU, as in KVM (reset_mpidr): Aff0 = id[3:0], Aff1 = id[11:4], Aff2 =
+    id[19:12].
 
-    Aff0 is below 16, because the target list of a GICv3 SGI has 16 bits, one for each Aff0.
+    Aff0 is below 16, because the target list of a GICv3 SGI has 16 bits, one for each value of
+    Aff0.
     """
     return MPIDR_RES1 | vcpu_id & 0xF | (vcpu_id >> 4 & 0xFF) << 8 | (vcpu_id >> 12 & 0xFF) << 16
 

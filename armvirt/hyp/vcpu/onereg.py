@@ -62,7 +62,7 @@ NOT_LISTED = frozenset({OSDLR_EL1, CCSIDR_EL1, DCZID_EL0})
 
 
 class Access(NamedTuple):
-    """The functions that read and write one register. If ``set`` is None, a write is KvmError
+    """The functions that read and write one register. If ``set`` is None, a write raises KvmError
     EPERM."""
 
     get: Callable[[VcpuCore], int]
@@ -82,7 +82,8 @@ def _q(n: int) -> Access:
 
 
 def _named(name: str) -> Access:
-    """A core register that is an attribute of the context."""
+    """Return the `Access` of a core register. ``name`` is the attribute of `Context` that has the
+    register."""
     return _core_register(
         lambda cpu: int(getattr(cpu, name)), lambda cpu, value: setattr(cpu, name, value)
     )
@@ -103,8 +104,8 @@ def _timer(encoding: int) -> Access:
 
 
 def _id(encoding: int) -> Access:
-    """An ID register with the value that the guest reads; a write of another value is KvmError
-    EINVAL."""
+    """Return the `Access` of an ID register. A read returns the value that the guest reads. A write
+    of another value raises KvmError EINVAL."""
 
     def get(vcpu: VcpuCore) -> int:
         if encoding == MPIDR_EL1:
@@ -135,13 +136,13 @@ def _set_pstate(context: Context, value: int) -> None:
 
 
 def _stack(el: int) -> Access:
-    """SP_EL0 or SP_EL1."""
+    """Return the `Access` of SP_EL0 if ``el`` is 0, or of SP_EL1 if ``el`` is 1."""
     return _core_register(lambda cpu: cpu.stack(el), lambda cpu, value: cpu.set_stack(el, value))
 
 
 def _spsr32(n: int) -> Access:
-    """SPSR_abt, und, irq or fiq: only the VMM can access these registers, because the guest has no
-    AArch32."""
+    """Return the `Access` of SPSR_abt, SPSR_und, SPSR_irq or SPSR_fiq (``n`` is 0 to 3). Only the
+    VMM can access these registers, because the guest has no AArch32."""
 
     def set_(vcpu: VcpuCore, value: int) -> None:
         vcpu.registers.spsr32[n] = value
@@ -172,8 +173,8 @@ def _set_psci_version(vcpu: VcpuCore, value: int) -> None:
 
 
 def _workaround(number: int) -> Access:
-    """KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n: a write of the same or a lower level has no effect; a
-    higher level is KvmError EINVAL."""
+    """Return the `Access` of KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n, where n is ``number``. A write of
+    the present or a lower level has no effect. A write of a higher level raises KvmError EINVAL."""
     level = WORKAROUNDS[number]
 
     def set_(vcpu: VcpuCore, value: int) -> None:
@@ -193,8 +194,8 @@ def _bitmap(bitmap: Bitmap) -> Access:
 
 
 def _cache(level: int) -> Access:
-    """KVM_REG_ARM_DEMUX_ID_CCSIDR: CCSIDR_EL1 while CSSELR_EL1 is ``level``; a write of another
-    value is KvmError EINVAL."""
+    """Return the `Access` of KVM_REG_ARM_DEMUX_ID_CCSIDR for one cache: the value of CCSIDR_EL1
+    while CSSELR_EL1 is ``level``. A write of another value raises KvmError EINVAL."""
 
     def get(vcpu: VcpuCore) -> int:
         context = vcpu.context
@@ -212,7 +213,8 @@ def _cache(level: int) -> Access:
 
 
 def caches(clidr: int) -> list[int]:
-    """The values of CSSELR_EL1 that select the caches in CLIDR_EL1."""
+    """Return the values of CSSELR_EL1 that select a cache, one value for each cache that CLIDR_EL1
+    reports. ``clidr`` is the value of CLIDR_EL1."""
     found = []
     for level in range(CLIDR_LEVELS):
         kind = clidr >> CLIDR_CTYPE_BITS * level & CLIDR_CTYPE
@@ -223,8 +225,8 @@ def caches(clidr: int) -> list[int]:
 
 @lru_cache(maxsize=1)
 def table() -> dict[int, Access]:
-    """The registers that all vCPUs have, by id, in the order of KVM_GET_REG_LIST: core, firmware,
-    system."""
+    """Return a dict from the id of a register to its `Access`. The dict has the registers that all
+    vCPUs have, in the order of KVM_GET_REG_LIST: core, firmware, system."""
     rows = _core()
     rows[PSCI_VERSION] = Access(lambda vcpu: vcpu.vm.smccc.psci.version, _set_psci_version)
     rows.update({U64 | FIRMWARE | n: _workaround(n) for n in WORKAROUNDS})
@@ -248,7 +250,7 @@ def _demux(vcpu: VcpuCore) -> dict[int, Access]:
 
 
 def ids(vcpu: VcpuCore) -> list[int]:
-    """The ids of all registers of a vCPU; the ids of its caches are last, as in KVM."""
+    """The ids of all registers of a vCPU. As in KVM, the ids of the cache registers are last."""
     return [*table(), *_demux(vcpu)]
 
 
@@ -260,14 +262,14 @@ def _find(vcpu: VcpuCore, register: int) -> Access:
 
 
 def get(vcpu: VcpuCore, register: int) -> int:
-    """The value of a register by id. KvmError ENOENT for an unknown id."""
+    """Read the register with the id ``register``. KvmError ENOENT for an unknown id."""
     return _find(vcpu, register).get(vcpu)
 
 
 def set(vcpu: VcpuCore, register: int, value: int) -> None:
-    """Write a register by id. KvmError ENOENT for an unknown id, EINVAL for a value that does not
-    fit into the register's size, EPERM for a read-only register; and the errors of the register's
-    own ``set``."""
+    """Write the register with the id ``register``. KvmError ENOENT for an unknown id, EINVAL for a
+    value that does not fit into the register's size, EPERM for a read-only register. The function
+    that writes the register can raise other errors."""
     access = _find(vcpu, register)
     bits = 8 << (register >> 52 & 15)
     if not 0 <= value < 1 << bits:

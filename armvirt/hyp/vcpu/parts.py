@@ -1,6 +1,7 @@
-"""The parts of a vCPU's state (struct kvm_vcpu_arch), such as registers, traps and timers: the base
-class `VcpuPart` of a part, and the list `VcpuParts`. Also the parts for vGIC, timers, stolen time
-and scheduler, whose data are in other packages."""
+"""The parts of a vCPU's state (struct kvm_vcpu_arch), such as registers, traps and timers.
+`VcpuPart` is the base class of a part, and `VcpuParts` is the list of the parts of one vCPU. The
+other classes are the parts for vGIC, timers, stolen time and scheduler; the data of these parts are
+in other packages."""
 
 from __future__ import annotations
 
@@ -108,8 +109,8 @@ class VcpuParts:
         return f"<VcpuParts: {', '.join(self._saved)}>"
 
     def add(self, name: str, part: Part) -> Part:
-        """Append a part of the vCPU's state, and return it. ``name`` is the key of the part in the
-        saved state."""
+        """Append a part of the vCPU's state, and return the part. ``name`` is the key of the part
+        in the saved state."""
         kind = type(part)
         if kind.reset is not VcpuPart.reset:
             self._resets.append(part.reset)
@@ -187,9 +188,9 @@ class TimerPart(VcpuPart):
     """The timers of one vCPU. The device attributes are the PPIs of the timers. ``in_kernel`` is
     true if the VM has a vGIC (irqchip_in_kernel).
 
-    In a VM without a vGIC, ``device_irq_level`` has the levels of the timer lines that were last
-    reported to the VMM (kvm_run.s.regs.device_irq_level): bit 0 is the virtual timer, bit 1 the
-    physical timer.
+    ``device_irq_level`` is kvm_run.s.regs.device_irq_level in a VM without a vGIC: the levels of
+    the timer lines at the last report to the VMM. Bit 0 is the virtual timer, bit 1 is the physical
+    timer.
     """
 
     __slots__ = ("_timer", "device_irq_level", "in_kernel")
@@ -215,8 +216,8 @@ class TimerPart(VcpuPart):
         self._timer.detach()
 
     def should_notify_user(self) -> bool:
-        """For a VM without a vGIC: whether the level of a timer line differs from the level that
-        was last reported to the VMM (kvm_timer_should_notify_user)."""
+        """Whether the level of a timer line differs from the level that was last reported to the
+        VMM (kvm_timer_should_notify_user). For a VM without a vGIC."""
         self._timer.sync_user()
         return self._timer.device_irq_level != self.device_irq_level
 

@@ -41,7 +41,7 @@ class PowerState(VcpuPart):
     """The power state of one vCPU. ``initialized`` is true after the first reset
     (KVM_ARM_VCPU_INIT). ``suspended`` is true in the MP state SUSPENDED.
 
-    ``owner`` is the name of the vCPU's wake-ups in the clock's queue.
+    ``owner`` is a name that identifies the wake-ups of the vCPU in the queue of the host's clock.
     """
 
     __slots__ = ("_owner", "_vcpu", "_wait", "initialized", "power", "suspended")
@@ -69,7 +69,8 @@ class PowerState(VcpuPart):
 
     @property
     def in_wfi(self) -> bool:
-        """Whether the vCPU is blocked in WFI, in CPU_SUSPEND, or SUSPENDED."""
+        """Whether the vCPU is blocked in WFI or in PSCI CPU_SUSPEND, or has the MP state
+        SUSPENDED."""
         vcpu = self._vcpu
         asleep = self.power is Power.BLOCKED and vcpu.timer.hw is None and not self._wait.active
         return asleep and vcpu.host.clock.armed(self._owner) is None  # armed: waits for input
@@ -88,15 +89,15 @@ class PowerState(VcpuPart):
         self._vcpu.request_stop()
 
     def make_runnable(self) -> None:
-        """Leave OFF or SUSPENDED, and continue at the present PC."""
+        """Leave the state OFF or SUSPENDED. The vCPU continues at its present PC."""
         self.suspended = False
         self._wait.forget()
         self._vcpu.timer.unblocking()
         self.set(Power.RUNNABLE)
 
     def suspend(self) -> None:
-        """Set the MP state SUSPENDED: block the vCPU as WFI does. After the wake-up the vCPU exits
-        to the VMM with the system event wakeup (kvm_vcpu_suspend)."""
+        """Set the MP state SUSPENDED, and block the vCPU until an interrupt can be delivered. Then
+        the vCPU exits to the VMM with the system event wakeup (kvm_vcpu_suspend)."""
         vcpu = self._vcpu
         self.suspended = True
         vcpu.outcome.cancel_wait()
@@ -138,15 +139,15 @@ class PowerState(VcpuPart):
             self.set(Power.RUNNABLE)
 
     def wake_at(self, when: int) -> None:
-        """Wake the vCPU up at ``when`` ns at the latest."""
+        """Wake the vCPU up at ``when`` (virtual time in ns) at the latest."""
         clock = self._vcpu.host.clock
         armed = clock.armed(self._owner)
         if armed is None or when < armed:
             clock.arm(when, self._owner)
 
     def block(self) -> None:
-        """Put and block the vCPU, and arm its background timer (kvm_vcpu_block). No effect if an
-        interrupt can be delivered."""
+        """Put the vCPU (vcpu_put), block it, and arm its background timer (kvm_vcpu_block). If an
+        interrupt can be delivered, the call has no effect."""
         vcpu = self._vcpu
         if vcpu.runnable_interrupt():
             return
@@ -155,15 +156,15 @@ class PowerState(VcpuPart):
         vcpu.timer.blocking()
 
     def sleep(self, until: int | None) -> None:
-        """Block the vCPU, which stays loaded, until ``until`` ns (None: no limit) or an earlier
-        wake-up."""
+        """Block the vCPU until ``until`` ns or an earlier wake-up. If ``until`` is None, only a
+        wake-up ends the sleep. The vCPU stays loaded on its PE."""
         self.set(Power.BLOCKED)
         if until is not None:
             self.wake_at(until)
 
     def resume_wfi(self, wfit: int | None) -> None:
-        """Continue the WFI of a migrated vCPU, or its WFIT until the virtual count ``wfit``: block
-        the vCPU, unless an interrupt can be delivered."""
+        """Continue the WFI or WFIT of a migrated vCPU: block the vCPU, unless an interrupt can be
+        delivered. ``wfit`` is the virtual count at which WFIT ends; None for WFI."""
         vcpu = self._vcpu
         vcpu.outcome.cancel_wait()
         if vcpu.pe is not None:

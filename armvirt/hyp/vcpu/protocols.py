@@ -1,5 +1,5 @@
-"""The interfaces between a vCPU and its VM, its VMM and its parts, as protocols. Modules import
-them for annotations only."""
+"""The interfaces between a vCPU and its VM, its VMM and its parts (registers, timers and so on), as
+protocols. Other modules import these protocols for annotations only."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class VmDevices(Protocol):
 class Vm(Protocol):
     """The attributes and methods of a VM that its vCPUs use (struct kvm, struct kvm_arch).
 
-    ``id_base`` is added to the vCPU numbers of the VM, so that they are unique on the host.
+    ``id_base`` is added to a vCPU number of the VM, so that the sum is unique on the host.
     ``vcpu_features`` are the features with which all vCPUs were initialised; None before the first
     `Vcpu.vcpu_init`.
     """
@@ -81,13 +81,13 @@ class Vm(Protocol):
         ...
 
     def first_run(self) -> None:
-        """At the first run of a vCPU of the VM, check and map the GIC and the PPIs of the
-        timers."""
+        """Check and map the GIC and the PPIs of the timers. After the first call that succeeds, a
+        call has no effect."""
         ...
 
 
 class Vmm(Protocol):
-    """The interface from EL2 to the VMM of one vCPU. ``abortable`` is the exit of an access for
+    """The interface from EL2 to the VMM of one vCPU. ``abortable`` is the exit of the access for
     which the VMM can inject an external abort; None if there is no such access."""
 
     abortable: MmioExit | NisvExit | None
@@ -99,7 +99,7 @@ class Vmm(Protocol):
         ...
 
     def tell(self, exit: Exit) -> int:
-        """Deliver an exit to the VMM. Return the `Action` for the PE."""
+        """Deliver an exit to the VMM. Return the `Action` that the PE takes next."""
         ...
 
     def forget(self) -> None:
@@ -135,9 +135,9 @@ class VcpuCore(Runnable, Protocol):
         ...
 
     def wake_at(self, when: int) -> None:
-        """Wake the vCPU up at ``when`` ns at the latest."""
+        """Wake the vCPU up at ``when`` (virtual time in ns) at the latest."""
         ...
 
     def request_stop(self) -> None:
-        """Leave the guest after the present exit."""
+        """Make the PE leave the guest after the present exit."""
         ...

@@ -40,8 +40,8 @@ STICKY = ~Feature.POWER_OFF  # equal in all vCPUs of a VM; POWER_OFF is for one 
 
 
 class VcpuInit(NamedTuple):
-    """The target and the features of KVM_ARM_VCPU_INIT (struct kvm_vcpu_init). A guest has PSCI 0.2
-    or later, with or without the feature KVM_ARM_VCPU_PSCI_0_2."""
+    """The target and the features of KVM_ARM_VCPU_INIT (struct kvm_vcpu_init). A guest always has
+    PSCI 0.2 or later, even without the feature KVM_ARM_VCPU_PSCI_0_2."""
 
     target: int
     features: int = 0
@@ -71,7 +71,8 @@ def preferred_target() -> VcpuInit:
 
 class Start(NamedTuple):
     """The state in which a vCPU starts: ``entry`` is the PC, ``context_id`` is x0, and
-    ``big_endian`` is SCTLR_EL1.EE. CPU_ON uses the endianness of its caller."""
+    ``big_endian`` is SCTLR_EL1.EE. A vCPU that PSCI CPU_ON starts has the endianness of the caller
+    of CPU_ON."""
 
     entry: int
     context_id: int
@@ -94,9 +95,10 @@ class Registers(VcpuPart):
         self.spsr32 = [0, 0, 0, 0]
 
     def reset(self) -> None:
-        """Reset to EL1h with interrupts masked, MMU and caches off. PC and x0 get the values of
-        ``reset_state``, the other general-purpose registers are zero, and system registers have
-        their reset values."""
+        """Reset the registers. The vCPU starts in EL1h; interrupts are masked, and the MMU and the
+        caches are off. PC, x0 and SCTLR_EL1.EE get the values of ``reset_state``. The other
+        general-purpose registers are zero, and the other system registers have their reset
+        values."""
         start = self.reset_state
         system = {row.name: row.reset for row in CONTEXT_REGISTERS}
         system["SCTLR_EL1"] = SCTLR_KVM_RESET | (SCTLR_EE if start.big_endian else 0)

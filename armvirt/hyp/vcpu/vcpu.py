@@ -1,5 +1,5 @@
-"""A vCPU (struct kvm_vcpu): the list of its parts (registers, traps, timers and so on), vcpu_load
-and vcpu_put, and the ioctls that its VMM calls.
+"""A vCPU (struct kvm_vcpu): the list of the parts of its state (registers, traps, timers and so
+on), vcpu_load and vcpu_put, and the ioctls that its VMM calls.
 
 Each part has a module of its own. `armvirt.hyp.run.loop` runs the vCPU.
 """
@@ -38,8 +38,8 @@ STATE_VERSION = 3
 DAIF_IF = PSTATE_I | PSTATE_F
 
 ExitHandler = Callable[["Vcpu", Exit], "bool | None"]
-"""Handles an exit that EL2 does not finish, and writes the answer into the exit; if the result is
-true, the host's run stops."""
+"""A function of the VMM that handles an exit which EL2 does not complete itself. The function
+writes the answer into the exit object. If the function returns true, `Host.run` stops."""
 
 
 class Vcpu:
@@ -48,13 +48,13 @@ class Vcpu:
     ``id`` is the vCPU's number in the VM. ``uid`` is unique on the host and identifies the vCPU in
     trace events; in the first VM of a host, ``uid`` equals ``id``. ``index`` is the index in
     `Host.vcpus`. ``pe`` is the PE on which the vCPU is loaded, None if the vCPU is not loaded.
-    ``enter`` runs the vCPU once and ``vmm`` is the link to its VMM; both are set after creation.
-    ``outcome`` says how the last entry ended. ``wake``, ``wake_at``, ``block`` and ``sleep`` are
-    methods of `PowerState`.
+    ``enter`` runs the vCPU once and ``vmm`` is the interface to its VMM; both are set after
+    creation. ``outcome`` says how the last guest entry ended. ``wake``, ``wake_at``, ``block`` and
+    ``sleep`` are methods of `PowerState`.
 
-    An exit that EL2 does not finish goes to the caller of `run`; if no caller is in `run`, the exit
-    goes to ``exit_handler``. ``immediate_exit`` is kvm_run.immediate_exit. ``debug`` is the control
-    word of `set_guest_debug`. ``fault_address`` is FAR_EL2 of the last `NisvExit`.
+    An exit that EL2 does not complete itself goes to the caller of `run`. If no caller is in `run`,
+    the exit goes to ``exit_handler``. ``immediate_exit`` is kvm_run.immediate_exit. ``debug`` is
+    the control word of `set_guest_debug`. ``fault_address`` is FAR_EL2 of the last `NisvExit`.
     """
 
     enter: Enter
@@ -118,28 +118,32 @@ class Vcpu:
         and calls `run` again. Other vCPUs need an ``exit_handler``, because `run` does not return
         their exits. If no vCPU can ever run again, the exit is a `StuckExit`.
 
-        KvmError ENOEXEC before `init`; ENXIO, EINVAL and EBUSY of `Vm.first_run` at the VM's first
-        run; EBUSY during `Host.run` (for example in an exit handler). While ``immediate_exit`` is
-        set, `run` completes the access that the caller has answered, and raises EINTR. If the
-        access has a second transfer that exits, `run` returns this exit instead.
+        If ``immediate_exit`` is set, `run` only completes the access that the caller has answered,
+        and raises KvmError EINTR. If the instruction makes a second access that exits, `run`
+        returns this second exit instead.
+
+        Other KvmErrors: ENOEXEC before `init`; EBUSY during `Host.run` (for example in an exit
+        handler); at the first run in the VM, the errors of `Vm.first_run`.
         """
         return self.vmm.run(until)
 
     @property
     def has_vmm(self) -> bool:
-        """Whether a VMM can get the vCPU's exits."""
+        """Whether an exit of the vCPU can be delivered: a caller is in `run`, or ``exit_handler``
+        is set."""
         return self.vmm.present
 
     def stuck(self, cause: str) -> None:
-        """Report to the VMM that the guest cannot make progress. ``cause`` says why, in words."""
+        """Report to the VMM that the guest cannot make progress. ``cause`` is a text that says
+        why."""
         alone = self.vm.online_vcpus == 1
         self.vmm.tell(StuckExit(cause, self.context.pc, None if alone else self.id))
 
     # -- power --
 
     def init(self, *, power_off: bool = False) -> None:
-        """KVM_ARM_VCPU_INIT: reset to EL1h with PC 0. With ``power_off`` the vCPU stays off until
-        PSCI CPU_ON."""
+        """KVM_ARM_VCPU_INIT: reset the vCPU to EL1h with PC 0. If ``power_off`` is true, the vCPU
+        stays off until PSCI CPU_ON starts it."""
         self.start(Start(0, 0), run=not power_off)
 
     def start(self, start: Start, *, run: bool = True) -> None:
@@ -180,8 +184,9 @@ class Vcpu:
 
     @property
     def run_delay_ns(self) -> int:
-        """The ns for which the vCPU was runnable while another vCPU had its PE (run_delay). The
-        time of the present wait is added when the vCPU gets a PE."""
+        """The total time in ns for which the vCPU was runnable while another vCPU had its PE
+        (run_delay). If the vCPU waits for its PE at present, the present wait is not in the
+        result."""
         return self.sched.run_delay
 
     @property
@@ -194,8 +199,8 @@ class Vcpu:
         self.power_state.power_off()
 
     def in_flight(self) -> InFlight:
-        """The state of the vCPU that a migration needs, but that no ioctl of KVM saves, see
-        `InFlight`. KvmError ENOEXEC before `init`."""
+        """The state of the vCPU that a migration needs, but that no ioctl of KVM saves (see
+        `InFlight`). KvmError ENOEXEC before `init`."""
         self.check_initialized()
         asleep = self.in_wfi and not self.suspended
         return self.event_wait.in_flight(asleep, self.timer.wfit if asleep else None)
@@ -250,22 +255,22 @@ class Vcpu:
             self.pe = None
 
     def set_vgic(self, vgic: Vgic) -> None:
-        """Connect the vCPU to the vGIC, which the VM has created after the vCPU."""
+        """Connect the vCPU to the vGIC. The VM calls this method if it creates the vGIC after the
+        vCPU."""
         self.timer.vgic = self._vgic_part.vgic = vgic
         self.timer_part.in_kernel = True
 
     # -- waiting --
 
     def wait(self, until: int | None = None) -> None:
-        """Block the vCPU after the present exit, for WFI. For WFIT, the wait ends at the virtual
-        count ``until`` at the latest."""
+        """Handle WFI or WFIT: block the vCPU after the present exit. ``until`` is the virtual count
+        at which WFIT ends at the latest; None for WFI."""
         self.outcome.wait()
         self.timer.wfit = until
 
     def wait_for_event(self, until: int | None) -> int:
-        """Handle WFET. As for WFE, the vCPU waits until an event sets its event register. In
-        addition, the wait ends when the virtual count reaches ``until``. Return the `Action` for
-        the PE."""
+        """Handle WFET. The vCPU waits until an event sets its event register (as in WFE), or until
+        the virtual count reaches ``until``. Return the `Action` that the PE takes next."""
         assert self.pe is not None
         self.event_wait.until = until
         return self.pe.wait_for_event()
@@ -285,11 +290,12 @@ class Vcpu:
         return self.context.pstate & DAIF_IF != DAIF_IF
 
     def next_rise(self) -> int | None:
-        """The ns at which the next of the vCPU's timer lines rises; None if no line will rise."""
+        """The time in ns of the next rising edge of a timer line of the vCPU; None if no timer line
+        will rise."""
         return self.timer.next_rise()
 
     def request_stop(self) -> None:
-        """Leave the guest after the present exit."""
+        """Make the PE leave the guest after the present exit."""
         if self.pe is not None:
             self.pe.request_stop()
 
@@ -365,10 +371,9 @@ class Vcpu:
     # -- attributes --
 
     def set_device_attr(self, group: int, attr: int, value: int | None) -> None:
-        """KVM_SET_DEVICE_ATTR of a vCPU: set an attribute. The group selects the timers
-        (KVM_ARM_VCPU_TIMER_CTRL) or the stolen time (KVM_ARM_VCPU_PVTIME_CTRL). KvmError ENXIO for
-        an unknown group or attribute, and the errors of `TimerPart.set_attr` and
-        `StolenTime.set_attr`."""
+        """KVM_SET_DEVICE_ATTR of a vCPU: set an attribute. ``group`` is KVM_ARM_VCPU_TIMER_CTRL
+        (the timers) or KVM_ARM_VCPU_PVTIME_CTRL (the stolen time). KvmError ENXIO for an unknown
+        group or attribute, and the errors of `TimerPart.set_attr` and `StolenTime.set_attr`."""
         self.parts.of_group(group).set_attr(attr, value)
 
     def get_device_attr(self, group: int, attr: int) -> int:
@@ -386,8 +391,8 @@ class Vcpu:
         return self.power_state.get_mp_state()
 
     def set_mp_state(self, state: int) -> None:
-        """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered, and then
-        exits with the system event wakeup; the vCPU continues after the VMM has set RUNNABLE.
+        """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered. Then the
+        vCPU exits with the system event wakeup, and continues after the VMM has set RUNNABLE.
         KvmError EINVAL for an unknown state."""
         self.power_state.set_mp_state(state)
 
@@ -412,8 +417,8 @@ class Vcpu:
         vcpu_events.set_events(self, events)
 
     def set_line(self, number: int, level: bool) -> None:
-        """KVM_IRQ_LINE of an interrupt input of the vCPU: ``number`` 0 is the IRQ input, 1 the FIQ
-        input (vcpu_interrupt_line)."""
+        """KVM_IRQ_LINE: set the level of an interrupt input of the vCPU. ``number`` is 0 for the
+        IRQ input and 1 for the FIQ input (vcpu_interrupt_line)."""
         self.host.check_thread()
         self.traps.set_line(number, level)
         self._activate_traps()
@@ -453,8 +458,8 @@ class Vcpu:
         return {"version": STATE_VERSION, "parts": self.parts.state()}
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned. Afterwards the vCPU is not loaded on a PE (see
-        `attach`)."""
+        """Restore what `state` returned. Afterwards the vCPU is not loaded on a PE until the host
+        calls `attach`."""
         self.vmm.forget()
         self.parts.load(checked(state, "Vcpu", STATE_VERSION)["parts"])
 

@@ -20,8 +20,9 @@ LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
 
 
 class IoEventFd(NamedTuple):
-    """An ioeventfd: a store of ``length`` bytes (0: any length) to ``address`` with the data
-    ``datamatch`` (None: any data) calls ``signal``."""
+    """An ioeventfd. A store of ``length`` bytes to ``address`` with the data ``datamatch`` calls
+    ``signal``. If ``length`` is 0, a store of any length matches. If ``datamatch`` is None, any
+    data match."""
 
     address: int
     length: int
@@ -67,8 +68,8 @@ class IoEventFds:
     def deassign(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
-        """Remove an ioeventfd (KVM_IOEVENTFD_FLAG_DEASSIGN). KvmError ENOENT unless the same
-        ioeventfd is assigned, and EINVAL as `assign`."""
+        """Remove an ioeventfd (KVM_IOEVENTFD_FLAG_DEASSIGN). KvmError ENOENT if no ioeventfd with
+        the same four values is assigned, and EINVAL for the same reasons as in `assign`."""
         gone = self._checked(address, length, signal, datamatch)
         if gone not in self._all:
             raise KvmError("ENOENT", f"there is no such ioeventfd at {address:#x}")
@@ -100,7 +101,8 @@ class IoEventFds:
 
 
 class Devices:
-    """The devices of one VM. ``vgic`` is its interrupt controller, None if the VM has none."""
+    """The in-kernel devices of one VM. ``vgic`` is the interrupt controller of the VM, None if the
+    VM has none."""
 
     __slots__ = ("_frames", "ioeventfds", "vgic")
 
@@ -110,8 +112,8 @@ class Devices:
         self.ioeventfds = IoEventFds()
 
     def forget_frames(self) -> None:
-        """Discard the list of GIC frames, because a frame was added. The next access gets the list
-        from the vGIC again."""
+        """Discard the list of GIC frames, because a frame was added. The next access gets the new
+        list from the vGIC."""
         self._frames.clear()
 
     def gic_access(self, vcpu_id: int, mmio: MmioExit) -> bool:

@@ -1,10 +1,10 @@
 """The interrupts that a VMM raises in its VM: KVM_IRQ_LINE, GSIs, irqfds (virt/kvm/irqchip.c,
 virt/kvm/eventfd.c, vgic-irqfd.c).
 
-A GSI is routed to a pin of the interrupt controller; pin n is SPI n, INTID 32 + n. An irqfd is a
-callable instead of a file: a call of the callable corresponds to a write of the eventfd. The VMM
-sets up routes and irqfds again after `Vm.load`; the state of the interrupts is part of the vGIC's
-state.
+A GSI is routed to a pin of the interrupt controller. Pin n is the SPI with the INTID 32 + n. An
+irqfd is a callable instead of a file: a call of the callable corresponds to a write of the eventfd.
+Routes and irqfds are not part of the saved state, so the VMM sets them up again after `Vm.load`.
+The pending interrupts are part of the vGIC's state.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ MAX_ROUTES = 4096  # KVM_MAX_IRQ_ROUTES
 
 
 def irq_line_word(kind: int, number: int, vcpu_id: int = 0) -> int:
-    """The packed word of KVM_IRQ_LINE: vcpu2 [31:28], type [27:24], vcpu [23:16], number [15:0]."""
+    """Return the packed word of KVM_IRQ_LINE: vcpu2 [31:28], type [27:24], vcpu [23:16], number
+    [15:0]. ``kind`` is the type (`IRQ_TYPE_CPU`, `IRQ_TYPE_SPI` or `IRQ_TYPE_PPI`)."""
     return (vcpu_id >> 8 & 15) << 28 | kind << 24 | (vcpu_id & 0xFF) << 16 | number & 0xFFFF
 
 
 def irq_line_fields(word: int) -> tuple[int, int, int]:
-    """The type, the number and the vCPU id in a packed word of KVM_IRQ_LINE."""
+    """Return the type, the number and the vCPU id of a packed word of KVM_IRQ_LINE."""
     return word >> 24 & 15, word & 0xFFFF, (word >> 28 & 15) << 8 | word >> 16 & 0xFF
 
 
@@ -56,9 +57,9 @@ class IrqRouter:
     # Routing -------------------------------------------------------------------------------------
 
     def set_routing(self, entries: Iterable[GsiRoute]) -> None:
-        """Replace the whole table of routes (KVM_SET_GSI_ROUTING). KvmError EINVAL for a pin or an
-        irqchip that does not exist, for a GSI that is routed twice or out of range, and for too
-        many entries; after an error the table is unchanged."""
+        """Replace all routes (KVM_SET_GSI_ROUTING). KvmError EINVAL for a pin or an irqchip that
+        does not exist, for a GSI that is routed twice or is out of range, and for too many entries.
+        After an error the routes are unchanged."""
         routes: dict[int, int] = {}
         for entry in entries:
             if not 0 <= entry.pin < PINS or entry.irqchip != 0:
@@ -72,14 +73,14 @@ class IrqRouter:
         self._listen()
 
     def pin(self, gsi: int) -> int | None:
-        """The pin to which a GSI is routed, None if it is not routed."""
+        """The pin to which a GSI is routed; None if the GSI is not routed."""
         if self._routes is None:
             return gsi if 0 <= gsi < PINS else None
         return self._routes.get(gsi)
 
     def set_irq(self, gsi: int, level: bool) -> None:
-        """Set the level of a GSI's pin (kvm_set_irq). No effect if the GSI has no pin, or if the
-        vGIC does not have the pin's SPI."""
+        """Set the level of the pin to which a GSI is routed (kvm_set_irq). The call has no effect
+        if the GSI has no pin, or if the vGIC does not have the pin's SPI."""
         pin, vgic = self.pin(gsi), self._vgic()
         if pin is not None and vgic is not None and vgic.dist.spi(FIRST_SPI + pin) is not None:
             vgic.inject(None, FIRST_SPI + pin, level)
@@ -93,7 +94,8 @@ class IrqRouter:
         Without ``resample``, a call of the function is a pulse, for edge-triggered interrupts. With
         ``resample``, a call asserts the line until the guest ends the level-sensitive interrupt.
         Then the line falls, and ``resample()`` is called. ``resample`` raises the GSI again if its
-        device still asserts the interrupt. Irqfds with ``resample`` on one GSI share its line.
+        device still asserts the interrupt. All irqfds of one GSI that have ``resample`` share the
+        line of the GSI.
         """
         vgic = self._vgic()
         if vgic is None or not vgic.dist.initialized:
@@ -105,8 +107,8 @@ class IrqRouter:
         return lambda: self.set_irq(gsi, True)
 
     def deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """Remove an irqfd with ``resample`` (KVM_IRQFD_FLAG_DEASSIGN). When the last of these
-        irqfds of a GSI is removed, the line falls."""
+        """Remove an irqfd that was added with ``resample`` (KVM_IRQFD_FLAG_DEASSIGN). When a GSI
+        has no such irqfd any more, its line falls."""
         left = self._resamplers.get(gsi, [])
         if resample in left:
             left.remove(resample)
@@ -119,16 +121,16 @@ class IrqRouter:
         self.set_irq(gsi, False)
 
     def _listen(self) -> None:
-        """Tell the vGIC the SPIs of the GSIs that have a resampler. The vGIC reports the end of
-        interrupt of these SPIs to `ended`."""
+        """Tell the vGIC the SPIs whose GSI has a resampler. When the guest ends an interrupt of
+        these SPIs, the vGIC calls `ended`."""
         vgic = self._vgic()
         if vgic is not None:
             pins = {self.pin(gsi) for gsi in self._resamplers}
             vgic.watch(frozenset(FIRST_SPI + pin for pin in pins if pin is not None))
 
     def ended(self, intid: int) -> None:
-        """Handle the end of a level-sensitive SPI (kvm_notify_acked_irq, irqfd_resampler_ack):
-        lower its line, then call the resamplers of its GSI."""
+        """Handle the end of a level-sensitive SPI (kvm_notify_acked_irq, irqfd_resampler_ack): for
+        each GSI that is routed to the SPI, lower the line, then call the resamplers of the GSI."""
         for gsi, resamplers in list(self._resamplers.items()):
             if self.pin(gsi) == intid - FIRST_SPI:
                 self.set_irq(gsi, False)

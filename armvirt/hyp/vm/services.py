@@ -33,7 +33,7 @@ class Vm(Protocol):
     def vcpus(self) -> Iterable[Vcpu]: ...
 
     def vcpu(self, vcpu_id: int) -> Vcpu:
-        """The vCPU with an id; KvmError ENOENT if it was not created."""
+        """The vCPU with the id ``vcpu_id``. KvmError ENOENT if the vCPU was not created."""
         ...
 
 
@@ -42,7 +42,7 @@ class NoVgic:
     `inject` and `is_active`, because `ArchTimer.enabled` (timer->enabled of KVM) stays False."""
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
-        """No effect: the VMM has the interrupt controller."""
+        """Do nothing, because the VMM emulates the interrupt controller."""
 
     def map_phys_irq(
         self, vcpu_id: int, intid: int, host_intid: int, get_input_level: Callable[[], bool]
@@ -64,8 +64,10 @@ NO_VGIC = NoVgic()
 
 class VmVgicCallbacks:
     """The interface from the vGIC to its VM (`armvirt.hyp.vgic.vm_interface.VgicCallbacks`).
-    ``owner`` is the name, in the host's clock, of the timer that continues jobs on LPIs (actions on
-    many LPIs, `armvirt.hyp.vgic.backlog`)."""
+
+    The vGIC divides an action on many LPIs (a job, see `armvirt.hyp.vgic.backlog`) into time
+    slices. A timer of the host's clock continues the job. ``owner`` is the name of this timer.
+    """
 
     def __init__(
         self, vcpus: Mapping[int, Vcpu], irqs: IrqRouter, clock: Clock, owner: str
@@ -73,8 +75,8 @@ class VmVgicCallbacks:
         self._vcpus, self._irqs, self._clock, self._owner = vcpus, irqs, clock, owner
 
     def connect(self, vgic: Vgic) -> None:
-        """Register `Vgic.go_on` as the callback of the timer that continues jobs on LPIs
-        (`armvirt.hyp.vgic.backlog`)."""
+        """Register `Vgic.go_on` as the callback of the timer that continues the vGIC's actions on
+        many LPIs (`armvirt.hyp.vgic.backlog`)."""
         self._clock.register(self._owner, lambda _: vgic.go_on())
 
     def kick(self, vcpu_id: int) -> None:
@@ -89,14 +91,14 @@ class VmVgicCallbacks:
         self._irqs.ended(intid)
 
     def lpi_work_left(self) -> None:
-        """Arm the timer that continues jobs on LPIs. The timer expires after `SLICE_NS` ns of guest
-        time."""
+        """Arm the timer that continues the vGIC's actions on many LPIs. The timer expires after
+        `SLICE_NS` ns of guest time."""
         if self._clock.armed(self._owner) is None:
             self._clock.arm(self._clock.now + SLICE_NS, self._owner)
 
 
 class VmSmcccHost:
-    """The interface from PSCI to its VM (`SmcccHost`)."""
+    """The interface from PSCI to its VM (protocol `SmcccHost`)."""
 
     __slots__ = ("_vm",)
 
@@ -113,7 +115,8 @@ class VmSmcccHost:
         return self._vm.vcpu(vcpu_id).power is not Power.OFF
 
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """Start a vCPU with the endianness of the caller (kvm_psci_vcpu_on)."""
+        """Start a vCPU (kvm_psci_vcpu_on). The vCPU starts with the endianness of the vCPU that
+        calls CPU_ON."""
         caller = self._vm.host.current
         big_endian = caller is not None and bool(caller.context.system(SCTLR_EL1) & SCTLR_EE)
         self._vm.vcpu(vcpu_id).start(Start(entry, context_id, big_endian))
@@ -133,14 +136,15 @@ class VmSmcccHost:
         self._vm.host.give_way(self._vm.vcpu(vcpu_id))
 
     def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """Exit to the VMM with the system event suspend. The VMM suspends the VM, or denies the
-        suspend by a result in x0."""
+        """Exit to the VMM with the system event suspend. The VMM either suspends the VM, or writes
+        a result to x0, which denies the suspend."""
         self._vm.vcpu(vcpu_id).vmm.tell(SystemEventExit("suspend", 0, entry, context_id))
         self._vm.host.stop()
 
     def system_event(self, kind: str, flags: int) -> None:
-        """Power off all vCPUs and exit to the VMM with a system event. The caller's x0 gets
-        INTERNAL_FAILURE, which the guest sees if the VMM runs the vCPU again."""
+        """Power off all vCPUs and exit to the VMM with a system event. ``kind`` is shutdown or
+        reset. x0 of the calling vCPU gets INTERNAL_FAILURE. The guest reads this result only if the
+        VMM runs the vCPU again."""
         host = self._vm.host
         for vcpu in self._vm.vcpus:
             vcpu.power_off()

@@ -42,15 +42,16 @@ if TYPE_CHECKING:
 STATE_VERSION = 2
 
 VM_ID_SHIFT = 16
-"""The vCPU number in trace events: vCPU n of VM m is m << 16 | n."""
+"""The position of the VM number in the vCPU numbers of trace events: vCPU n of VM m is m << 16 |
+n."""
 MAX_VMID = 0xFF  # every CPU has VMIDs of at least 8 bits (ID_AA64MMFR1_EL1.VMIDBits = 0)
 DEVICE_TYPES = {"arm-vgic-v2": 2, "arm-vgic-v3": 3}
 ITS_DEVICE = "arm-its"
 
 
 class _Part:
-    """The vGIC or a vCPU as a `Stateful`: their method `load` is vcpu_load, and `load_state`
-    restores a state."""
+    """An adapter that makes the vGIC or a vCPU a `Stateful`. The adapter is necessary because the
+    vGIC and the vCPU restore their state by `load_state`, and their method `load` is vcpu_load."""
 
     __slots__ = ("_part",)
 
@@ -107,8 +108,8 @@ class Vm:
     # -- capabilities and attributes --
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION on a VM. The result is the result of `Kvm.check_extension`, except
-        that MAX_VCPUS depends on the VM's interrupt controller."""
+        """KVM_CHECK_EXTENSION on a VM. The result is the same as that of `Kvm.check_extension`, but
+        MAX_VCPUS depends on the VM's interrupt controller."""
         return check_extension(
             cap, len(self.host.pcpus), None if self.vgic is None else self.vgic.model
         )
@@ -145,12 +146,12 @@ class Vm:
         return self._has_run
 
     def set_counter_offset(self, offset: int, reserved: int = 0) -> None:
-        """KVM_ARM_SET_COUNTER_OFFSET: ``offset`` (modulo 2**64) is subtracted from both counters of
-        all vCPUs.
+        """KVM_ARM_SET_COUNTER_OFFSET: subtract ``offset`` (in ticks, modulo 2**64) from the virtual
+        and the physical counter of all vCPUs.
 
         Afterwards a write of a counter register by KVM_SET_ONE_REG has no effect. KvmError EINVAL
         if ``reserved`` is not 0. KvmError EBUSY during `Host.run` (for example in an exit handler)
-        if another vCPU than the current vCPU is not powered off, because KVM cannot lock all vCPUs
+        if a vCPU other than the current vCPU is not powered off, because KVM cannot lock all vCPUs
         then.
         """
         if reserved:
@@ -165,7 +166,8 @@ class Vm:
 
     @property
     def timers(self) -> Clock:
-        """The host's clock: virtual time and its event queue, for the VMM's devices."""
+        """The host's clock, which has the virtual time and an event queue. The devices of the VMM
+        use the clock."""
         return self.host.clock
 
     def reset(self) -> None:
@@ -177,7 +179,8 @@ class Vm:
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """The parts that have state, by name, in the order of loading."""
+        """The parts of the VM that have a saved state, by name. `load` restores the parts in this
+        order."""
         vgic = {} if self.vgic is None else {"vgic": _Part(self.vgic)}
         vcpus = {f"vcpu{vcpu.id}": _Part(vcpu) for vcpu in self._vcpus.values()}
         return {"timers": self.timer_data, "smccc": self.smccc, **vgic, **vcpus}
@@ -196,8 +199,8 @@ class Vm:
         }
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned, in a VM that was created the same way and has the same
-        memory contents.
+        """Restore what `state` returned. The caller has created this VM with the same calls, and
+        has restored the guest memory.
 
         The errors are those of `Kvm.load`; after an error nothing is changed.
         """
@@ -209,8 +212,8 @@ class Vm:
         self.host.load(state["host"])
 
     def check_shape(self, state: State) -> None:
-        """Check that `load_own` can restore ``state``. StateError if a version in ``state`` (at any
-        depth) differs. ValueError if the state was saved from a VM with other vCPUs or another
+        """Check that `load_own` can restore ``state``. StateError if a version anywhere in
+        ``state`` differs. ValueError if the state was saved from a VM with other vCPUs or another
         interrupt controller."""
         check_versions(state, self.own_state(), f"VM {self.id}")
         saved, present = sorted(state["parts"]), sorted(self.parts)
@@ -233,9 +236,9 @@ class Vm:
     def create_vcpu(self, vcpu_id: int) -> Vcpu:
         """Create a vCPU (KVM_CREATE_VCPU). The vCPU is off until `Vcpu.init`.
 
-        KvmError in this order (kvm_vm_ioctl_create_vcpu): EINVAL for an id out of range, and if the
-        VM has the maximum number of vCPUs; EBUSY after the GIC was initialised; EINVAL for an id
-        that the GIC cannot address; EEXIST if the id exists.
+        KvmError in this order (kvm_vm_ioctl_create_vcpu): EINVAL for an id out of range, or if the
+        VM has the maximum number of vCPUs already; EBUSY after the GIC was initialised; EINVAL for
+        an id that the GIC cannot address; EEXIST if the id exists.
         """
         most = self.check_extension(Cap.MAX_VCPUS)
         if not 0 <= vcpu_id < self.check_extension(Cap.MAX_VCPU_ID) or len(self._vcpus) >= most:
@@ -261,7 +264,7 @@ class Vm:
         return len(self._vcpus)
 
     def vcpu(self, vcpu_id: int) -> Vcpu:
-        """The vCPU with an id; KvmError ENOENT if it was not created."""
+        """The vCPU with the id ``vcpu_id``. KvmError ENOENT if the vCPU was not created."""
         if vcpu_id not in self._vcpus:
             raise KvmError("ENOENT", f"there is no vCPU {vcpu_id}")
         return self._vcpus[vcpu_id]
@@ -301,12 +304,13 @@ class Vm:
         self.mmu.clear_dirty_log(slot, first_page, num_pages, bitmap)
 
     def read_memory(self, ipa: int, size: int) -> bytes:
-        """Read ``size`` bytes of guest memory; KvmError EFAULT outside the slots."""
+        """Read ``size`` bytes of guest memory at ``ipa``. KvmError EFAULT if the range is outside
+        the memory slots."""
         return self.mmu.read(ipa, size)
 
     def write_memory(self, ipa: int, data: bytes) -> None:
-        """Write guest memory, also in read-only slots, and mark the pages as dirty. KvmError EFAULT
-        outside the slots."""
+        """Write guest memory at ``ipa``, also in a read-only slot, and mark the pages as dirty.
+        KvmError EFAULT if the range is outside the memory slots."""
         self.mmu.write(ipa, data)
 
     def has_memory(self, ipa: int, size: int) -> bool:
@@ -318,7 +322,7 @@ class Vm:
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
         """The pages of guest RAM that are not all zero, as (IPA, bytes). ``tick`` is called before
-        the search of each 2 MiB."""
+        each 2 MiB of RAM that are searched."""
         return self.mmu.populated_pages(tick)
 
     # -- the interrupt controller --
@@ -384,7 +388,7 @@ class Vm:
         return NO_VGIC if self.vgic is None else self.vgic
 
     def vgic_of(self) -> Vgic:
-        """The vGIC of the VM; the VM must have a vGIC."""
+        """The vGIC of the VM. The caller must know that the VM has a vGIC."""
         assert self.vgic is not None
         return self.vgic
 
@@ -393,11 +397,11 @@ class Vm:
 
     def first_run(self) -> None:
         """Before the first run of a vCPU, check the GIC's frames and map the timers' PPIs
-        (kvm_arch_vcpu_run_pid_change). Later calls have no effect.
+        (kvm_arch_vcpu_run_pid_change). After the first call that succeeds, a call has no effect.
 
-        KvmError ENXIO, EINVAL for frames that are missing or overlap; EBUSY for a GIC that is not
-        initialised; EINVAL for timers that share a PPI. After an error the VM has not run, and the
-        next call repeats the checks.
+        KvmError: ENXIO or EINVAL for frames that are missing or overlap; EBUSY for a GIC that is
+        not initialised; EINVAL for timers that share a PPI. After an error the VM has not run, and
+        the next call repeats the checks.
         """
         if self._has_run:
             return
@@ -419,8 +423,9 @@ class Vm:
     # -- interrupts --
 
     def signal_msi(self, address: int, data: int, devid: int | None = None) -> int:
-        """KVM_SIGNAL_MSI: write ``data`` to a doorbell, as the device ``devid``. Return 1 if the
-        MSI was delivered, 0 if the guest has blocked it.
+        """KVM_SIGNAL_MSI: write ``data`` to the MSI doorbell at ``address``. ``devid`` is the
+        DeviceID of the writer; None if the MSI has no DeviceID. Return 1 if the MSI was delivered,
+        0 if the guest has blocked the MSI.
 
         KvmError: the errors of `Vgic.signal_msi`; EINVAL without an interrupt controller.
         """
@@ -430,9 +435,10 @@ class Vm:
         return int(self.vgic.signal_msi(address, data, devid))
 
     def irq_line(self, intid: int, level: bool, vcpu_id: int | None = None) -> None:
-        """KVM_IRQ_LINE: set the level of an SPI, by INTID, or of a PPI of a vCPU. KvmError EINVAL
-        for an INTID that is not implemented or is an LPI, and for a PPI of a vCPU that does not
-        exist; EBUSY before a GICv3 is initialised; ENXIO without a GIC."""
+        """KVM_IRQ_LINE: set the level of an SPI or a PPI. ``vcpu_id`` is the vCPU of the PPI; it is
+        None for an SPI. KvmError EINVAL for an INTID that is not implemented or is an LPI, and for
+        a PPI of a vCPU that does not exist; EBUSY before a GICv3 is initialised; ENXIO without a
+        GIC."""
         if self.vgic is None:
             raise KvmError("ENXIO", "this VM has no interrupt controller")
         self.host.check_thread()
@@ -442,12 +448,12 @@ class Vm:
         """KVM_IRQ_LINE with its packed word (see `irq_line_word`).
 
         In a VM without an interrupt controller, the type CPU sets the level of an interrupt input
-        of a vCPU: the number 0 is the IRQ input, 1 the FIQ input.
+        of a vCPU: the number 0 is the IRQ input, 1 is the FIQ input.
 
-        KvmError ENXIO for SPIs and PPIs in a VM without an interrupt controller, and for the type
-        CPU in a VM with an interrupt controller, which drives the inputs itself. KvmError EINVAL
-        for an unknown type, a vCPU that does not exist, and an INTID that is not of the type or not
-        implemented.
+        KvmError ENXIO for SPIs and PPIs in a VM without an interrupt controller. KvmError ENXIO
+        also for the type CPU in a VM with an interrupt controller, because the interrupt controller
+        drives the inputs. KvmError EINVAL for an unknown type, for a vCPU that does not exist, and
+        for an INTID that does not belong to the type or is not implemented.
         """
         kind, number, vcpu_id = irq_line_fields(word)
         if kind not in (IRQ_TYPE_CPU, IRQ_TYPE_SPI, IRQ_TYPE_PPI):
@@ -469,8 +475,8 @@ class Vm:
         self.vgic.inject(vcpu_id, number, level)
 
     def set_gsi_routing(self, entries: Iterable[GsiRoute]) -> None:
-        """Replace the routes of the GSIs (KVM_SET_GSI_ROUTING), see `IrqRouter.set_routing`. By
-        default GSI n is SPI n, INTID 32 + n."""
+        """Replace the routes of all GSIs (KVM_SET_GSI_ROUTING), see `IrqRouter.set_routing`. Before
+        the first call, GSI n is routed to the SPI with the INTID 32 + n."""
         self._irqs.set_routing(entries)
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
@@ -485,10 +491,10 @@ class Vm:
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None, *,
         deassign: bool = False,
     ) -> None:  # fmt: skip
-        """Add an ioeventfd (KVM_IOEVENTFD): a guest's store of ``length`` bytes (0: any length) to
-        ``address`` calls ``signal()`` and does not exit to the VMM. With ``datamatch``, only a
-        store of this value matches. With ``deassign``, remove the ioeventfd. KvmError: the errors
-        of `IoEventFds.assign` and `IoEventFds.deassign`."""
+        """Add an ioeventfd (KVM_IOEVENTFD): a guest's store of ``length`` bytes to ``address``
+        calls ``signal()`` and does not exit to the VMM. If ``length`` is 0, a store of any length
+        matches. With ``datamatch``, only a store of this value matches. With ``deassign``, remove
+        the ioeventfd. KvmError: the errors of `IoEventFds.assign` and `IoEventFds.deassign`."""
         change = self.devices.ioeventfds.deassign if deassign else self.devices.ioeventfds.assign
         change(address, length, signal, datamatch)
 
@@ -501,14 +507,16 @@ class Vm:
         return diagnosis.idle_causes(self)
 
     def diagnose(self, vcpu_id: int, intid: int) -> list[Finding]:
-        """Make the checks that an interrupt has to pass on its way to a vCPU, in order. Each result
-        says whether the check blocks the interrupt, and why (`armvirt.hyp.diagnosis.vcpu`)."""
+        """Check each condition that an interrupt must meet to reach a vCPU, in the order of
+        delivery. Each result says whether the condition blocks the interrupt, and why
+        (`armvirt.hyp.diagnosis.vcpu`)."""
         from armvirt.hyp.diagnosis import vcpu as diagnosis
 
         return diagnosis.trace(self, vcpu_id, intid)
 
     def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
-        """Why a vCPU takes the interrupt ``taken`` and not the interrupt ``other``."""
+        """Explain why a vCPU takes the interrupt ``taken`` and not the interrupt ``other`` (both
+        are INTIDs)."""
         from armvirt.hyp.diagnosis import vcpu as diagnosis
 
         return diagnosis.compare(self, vcpu_id, taken, other)
