@@ -2,12 +2,12 @@
 
 Each signal goes to the `Watch` of the command. A signal during a guest's run ends the run at a
 point where the state of the guest is complete. At any other time (loading, digests, reports) the
-signal raises an exception at once. The exception closes contexts such as a terminal in raw mode or
-a trace file.
+signal raises an exception at once. The exception ends open contexts, so that for example the
+terminal leaves raw mode and the trace file is closed.
 
 After a signal an alarm limits the remaining time. A run that does not end within `RUN_S` seconds is
-abandoned (for example, nobody reads the pipe of its output). A report that is not complete after
-`REPORT_S` seconds is abandoned, too.
+abandoned. (For example, a run cannot end if it writes to a pipe that nobody reads.) A report that
+is not complete after `REPORT_S` seconds is abandoned, too.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Signals:
         self.wind_up()
 
     def wind_up(self) -> None:
-        """Set the alarm to the limit of host time. Nothing happens without a limit, or outside the
-        main thread, because only the main thread gets signals."""
+        """Start the alarm that fires at the limit of host time. Without a limit, no alarm is
+        started. No alarm is started outside the main thread either, because only the main thread
+        gets signals."""
         left = self.watch.left
         if left is not None and signal.getsignal(signal.SIGALRM) == self.handle:
             signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
@@ -87,8 +88,9 @@ class Signals:
             signal.setitimer(signal.ITIMER_REAL, max(1e-3, self._since + REPORT_S - monotonic()))
 
     def _limit(self) -> None:
-        """End the command, because its limit of host time has passed. A run under way checks the
-        clock by itself and returns a result; only other work gets LimitError."""
+        """End the command, because its limit of host time has passed. Raises LimitError if no guest
+        runs at this moment. A guest's run gets no exception: the run compares the clock with the
+        limit itself, and returns a result."""
         error = time_is_over(self.watch.seconds or 0.0)
         self._begin_to_end(error)
         if not self.watch.held:
@@ -104,8 +106,8 @@ def time_is_over(seconds: float) -> LimitError:
 def signals(watch: Watch | None = None) -> Iterator[Signals]:
     """A context that handles signals. SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise
     SystemExit, and the limit of ``watch`` raises LimitError. A signal that the parent process has
-    set to be ignored (nohup, a background job of a shell) stays ignored. Exception: SIGINT at a
-    terminal is handled, because Ctrl-A x uses SIGINT."""
+    set to be ignored (nohup, a background job of a shell) stays ignored. However, SIGINT is always
+    handled if standard input is a terminal, because Ctrl-A x uses SIGINT."""
     taken = Signals(watch if watch is not None else Watch())
     before = {}
     try:
@@ -131,7 +133,7 @@ def _at_terminal() -> bool:
 
 
 def report_begins(watch: Watch) -> None:
-    """Set the alarm to `REPORT_S` seconds after the limit. The run has its result, and the report
-    gets at least this time."""
+    """Set the alarm to `REPORT_S` seconds after the limit of host time. Commands call this function
+    when the guest's run has ended, so that at least `REPORT_S` seconds remain for the report."""
     if watch.left is not None:
         signal.setitimer(signal.ITIMER_REAL, max(watch.left, 0.0) + REPORT_S)

@@ -29,7 +29,8 @@ def report(outcomes: Sequence[Outcome]) -> bytes:
 
 
 def _case(suite: xml.Element, outcome: Outcome) -> None:
-    """Add the test case of one guest. All printable text is valid in XML 1.0."""
+    """Add the test case of one guest to ``suite``. XML 1.0 forbids most control characters, so all
+    texts are made printable first."""
     name = {
         "classname": "armvirt",
         "name": printable(outcome.name),

@@ -1,4 +1,5 @@
-"""Entry point: ``armvirt COMMAND ...``. Each outcome gives an exit status and at most one line."""
+"""Entry point: ``armvirt COMMAND ...``. Every error becomes an exit status, and at most one line on
+standard error. (``--debug`` prints the traceback of an internal error.)"""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ BROKEN_PIPE = 141  # the status of a program that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0 passed, 1 failed, 2 user error, 3 stuck, 4 limit,
-    70 internal)."""
+    """Run one command and return the exit status: 0 passed, 1 failed, 2 user error, 3 stuck, 4
+    limit, 70 internal error, 130 interrupted. ``argv`` is None for the command line of this
+    process."""
     if argv is not None:
         return _main(list(argv), own=False)
     # This call is the whole process. The objects made before the guest's start live until the
@@ -77,8 +79,8 @@ def _dispatch(words: list[str], own: bool) -> int:
 
 
 def _execute(words: list[str], own: bool, taken: Signals) -> int:
-    """Parse and run one command. The limit of host time begins with the start of the process, so
-    that it includes loading."""
+    """Parse and run one command. The limit of host time is counted from the start of the process,
+    so the time that Python needs to load its modules counts, too."""
     # This import follows after `main` has set the threshold of the garbage collector, and inside
     # the context that handles signals.
     from armvirt.cli.options import COMMANDS, build_parser
@@ -111,7 +113,8 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Names
 
 
 def _age() -> float:
-    """The minimum age of the process in seconds; 0 if the system does not report its start."""
+    """A lower bound of the age of this process in seconds. The result is 0 if the system does not
+    report when the process started."""
     try:
         with open("/proc/self/stat", "rb") as stat:
             started = int(stat.read().rpartition(b")")[2].split()[19])  # proc(5), field 22
@@ -121,20 +124,22 @@ def _age() -> float:
 
 
 def least_age(started: int, per_second: int, now: float) -> float:
-    """The minimum age of a process in seconds. ``started`` is its start in clock ticks since boot,
-    ``per_second`` the number of clock ticks in a second, ``now`` the present time in seconds since
-    boot.
+    """A lower bound of the age of a process in seconds. ``started`` is the time at which the
+    process started, in clock ticks since boot. ``per_second`` is the number of clock ticks in a
+    second. ``now`` is the present time in seconds since boot.
 
-    The kernel rounds the start down to a tick. The real start can be up to one tick later, so one
-    tick is added: otherwise a limit of host time could end a command early.
+    The kernel rounds the start down to a tick, so the process can have started up to one tick
+    later. One tick is added to ``started``; otherwise a limit of host time could end a command
+    early.
     """
     return max(0.0, now - (started + 1) / per_second)
 
 
 def _end_now(error: BaseException, forced: bool) -> NoReturn:
     """End the process after a signal or the limit of host time, even if nobody reads its output.
-    The alarm is still set and ends a flush that blocks. ``os._exit`` prevents the flush of Python
-    at exit."""
+    The alarm is still set, so that the flush of standard output ends even if it blocks. The process
+    ends with ``os._exit``, because Python would flush standard output once more at a normal
+    exit."""
     try:
         if not forced:
             printing.flush()

@@ -20,7 +20,9 @@ from armvirt.settings import MOST_CPUS, SETTINGS, Parse, Setting, count, file
 
 
 class Option(NamedTuple):
-    """One option: its flag, its parser (None: a switch), and its meaning."""
+    """One option of the command line. ``parse`` converts the text of the option's value, and
+    ``meta`` is the name of this value in the help. ``parse`` is None for an option without a
+    value."""
 
     flag: str
     meta: str
@@ -30,7 +32,7 @@ class Option(NamedTuple):
 
     @property
     def dest(self) -> str:
-        """The attribute of the parsed arguments that has the value."""
+        """The name of the attribute that has the option's value in the parsed arguments."""
         return self.flag.lstrip("-").replace("-", "_")
 
 
@@ -73,8 +75,8 @@ TRACE = (
 
 
 def intid(text: str) -> str:
-    """Check the text of an INTID: a number or a name. The board of the machine converts the text
-    later."""
+    """Check the text of an INTID, which is a number or a name, and return the text. The text is
+    converted to a number later, when the board of the machine is known."""
     from armvirt.intids import any_intid
 
     return any_intid(text, [model.memmap for model in BOARDS.values()])
@@ -150,8 +152,9 @@ LIST = (Option("--json", "", None, "as JSON", False),)
 
 
 class Command(NamedTuple):
-    """A subcommand. ``entry`` is MODULE:FUNCTION in armvirt.cli.commands; the function takes the
-    arguments and returns the exit status."""
+    """A command of armvirt. ``entry`` is MODULE:FUNCTION in armvirt.cli.commands. If ``entry`` is
+    "", the module has the name of the command and the function is ``execute``. The function takes
+    the parsed arguments and returns the exit status."""
 
     name: str
     help: str
@@ -160,7 +163,7 @@ class Command(NamedTuple):
     entry: str = ""
 
     def load(self) -> Callable[[argparse.Namespace], int]:
-        """Import the function of the command."""
+        """Import the function that executes the command."""
         module, _, function = (self.entry or f"{self.name}:execute").partition(":")
         found: Callable[[argparse.Namespace], int] = getattr(
             import_module(f"armvirt.cli.commands.{module.replace('-', '_')}"), function
@@ -207,13 +210,15 @@ COMMANDS = (
 
 class _Formatter(argparse.HelpFormatter):
     """A HelpFormatter with the width that `printing.columns` returns. argparse creates a formatter
-    for each option, and its own formatter would import shutil to find the width of the terminal."""
+    for each option. The formatter of argparse would import shutil to find the width of the
+    terminal, and this import takes time."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=printing.columns(sys.stdout) - 2)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        """Wrap ``text`` at spaces only; argparse's own method breaks words at hyphens."""
+        """Wrap ``text`` at spaces only. The method of argparse would also break words at
+        hyphens."""
         return folded(" ".join(text.split()), width, 0)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
@@ -221,20 +226,21 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser that raises UserError, with a message of one line, if the arguments are
+    wrong."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_Formatter, allow_abbrev=False, **settings)
         self.color = False  # Python 3.14 colours the help; `printing` would show the escapes
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print ``--help`` and ``--version`` through `printing`, which reports an output that
-        cannot be written. Newer versions of argparse ignore this error."""
+        """Print the text of ``--help`` and ``--version`` through `printing`, which reports an error
+        if the output cannot be written. Newer versions of argparse ignore this error."""
         printing.lines(message.rstrip("\n").split("\n"), fold=False)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Accept the value ``--``, as in ``--append=--``. argparse takes ``--`` for the end of the
-        options, and would give an empty list to an action with one value."""
+        """Accept ``--`` as the value of an option, as in ``--append=--``. argparse would take
+        ``--`` for the end of the options, and would store an empty list as the value."""
         if action.option_strings and action.nargs is None and arg_strings == ["--"]:
             return self._get_value(action, "--")
         return super()._get_values(action, arg_strings)
@@ -265,12 +271,12 @@ def _add(parser: argparse.ArgumentParser, option: Option) -> None:
 
 
 def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
-    """The parser of the command line.
+    """Make the parser of the command line.
 
-    ``words`` are the words of the command line. With ``words`` the parser has only the command and
-    the options that occur in ``words``, and the defaults of the other options: to make all options
-    takes longer than the run of a small guest. Without ``words`` the parser has all commands and
-    options.
+    ``words`` are the words of the command line. With ``words``, the parser has only the command and
+    the options that occur in ``words``, and the default values of the other options. (To make all
+    options takes longer than the run of a small guest.) If ``words`` is None, the parser has all
+    commands and options.
     """
     parser = Parser(prog="armvirt", description="Boot, trace and test AArch64 guests.")
     parser.add_argument("--version", action="version", version=f"armvirt {version}")
@@ -286,8 +292,8 @@ def build_parser(version: str, words: Sequence[str] | None = None) -> Parser:
 
 
 def _fill(parser: Parser, command: Command, words: Sequence[str] | None) -> None:
-    """Add the arguments of ``command``; with ``words``, only the options that occur in
-    ``words``."""
+    """Add the arguments of ``command`` to ``parser``. If ``words`` is not None, add only the
+    options that occur in ``words``."""
     if command.positional:
         name, nargs, text = command.positional
         parser.add_argument(
@@ -304,7 +310,8 @@ def _fill(parser: Parser, command: Command, words: Sequence[str] | None) -> None
 
 
 def board_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line that are options of the board, and their values."""
+    """The words of the command line ``words`` that are options of the board (for example
+    ``--cpus``), and the values of these options."""
     takes_value = {option.flag: option.parse is not None for option in BOARD}
     kept: list[str] = []
     rest = iter(words)

@@ -28,9 +28,9 @@ INPUTS = ("initrd", "dtb", "bios", "script")
 
 
 def check(arguments: argparse.Namespace, more: Iterable[str | None] = ()) -> None:
-    """Check the outputs in ``arguments``. UserError for an output that cannot be written, or that
-    would overwrite an input, another output, or the file to which standard output goes. The inputs
-    are those of the options, and the paths in ``more``."""
+    """Check the outputs in ``arguments``. Raises UserError if an output cannot be written. Also
+    raises UserError if an output would overwrite an input, another output, or the file to which
+    standard output goes. The inputs are the files in ``arguments`` and the paths in ``more``."""
     named = {f"--{name.replace('_', '-')}": getattr(arguments, name, None) for name in OPTIONS}
     given = [getattr(arguments, name, None) for name in INPUTS]
     outputs.check(
@@ -53,7 +53,8 @@ def _is_standard_output(path: str) -> bool:
 
 @contextmanager
 def open_text(path: str) -> Iterator[SupportsWrite[str]]:
-    """Open a file like `armvirt.outputs.open_text`; the path ``-`` is standard output."""
+    """Open a file for text with `armvirt.outputs.open_text`. If the path is ``-``, the text is
+    written to standard output."""
     if path == STANDARD_OUTPUT:
         yield printing.Lines()
         printing.flush()
@@ -63,7 +64,8 @@ def open_text(path: str) -> Iterator[SupportsWrite[str]]:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Write a file like `armvirt.outputs.write_bytes`; the path ``-`` is standard output."""
+    """Write a file with `armvirt.outputs.write_bytes`. If the path is ``-``, the bytes are written
+    to standard output."""
     if path == STANDARD_OUTPUT:
         printing.raw(data)
     else:

@@ -29,13 +29,13 @@ Report = Callable[[Outcome], None]
 
 
 def command() -> list[str]:
-    """The command line of a worker."""
+    """The command line that starts a worker process."""
     return [sys.executable, "-m", "armvirt.cli.worker", str(os.getpid())]
 
 
 class Worker:
-    """A process that runs one case, a guest of the suite. ``index`` is the position of the case in
-    the suite."""
+    """A worker process that runs one case, which is a guest with its settings and its expected
+    result. ``index`` is the position of the case in the suite."""
 
     def __init__(self, index: int, case: Case) -> None:
         self.index, self.case = index, case
@@ -63,7 +63,8 @@ class Worker:
             pass  # the process has ended already; the outcome says why
 
     def read(self, stream: IO[bytes]) -> bool:
-        """Read the output on a stream that is ready; False at the end of the stream."""
+        """Read output of the worker process from ``stream``, which has data or is at its end.
+        Returns False at the end of the stream."""
         data = os.read(stream.fileno(), READ)
         self._said[stream] += data
         return bool(data)
@@ -77,7 +78,8 @@ class Worker:
                 stream.close()
 
     def outcome(self) -> Outcome:
-        """The outcome of the case, after both streams have ended or the deadline has passed."""
+        """End the worker process and return the outcome of its case. This method is called after
+        both streams have ended, or after the deadline has passed."""
         case, hung = self.case, monotonic() >= self.deadline
         if hung:
             self.kill()
@@ -119,7 +121,7 @@ def run_all(
 
 
 def run_one(case: Case) -> Outcome:
-    """Run one case in its own process."""
+    """Run one case in its own process, and return the outcome."""
     return run_all([case], 1, lambda _: None, lambda _: None)[0]
 
 
@@ -156,7 +158,8 @@ def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[
 
 
 def _death(status: int, err: str) -> str:
-    """The reason why a worker ended without an outcome."""
+    """The reason, as text, why a worker ended without an outcome. ``status`` is its exit status, or
+    the negative number of the signal that ended it. ``err`` is its standard error."""
     if status < 0:
         try:
             name = signal.Signals(-status).name

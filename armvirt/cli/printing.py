@@ -33,7 +33,7 @@ class OutputError(UserError):
 
 class _Checked:
     """A context that raises OutputError if a write to standard output fails. This context is a
-    class, because a generator would cost 2 us for each byte of the guest's console."""
+    class, because a generator would take 2 us longer for each byte of the guest's console."""
 
     def __enter__(self) -> None:
         pass
@@ -52,9 +52,10 @@ def line(text: str = "", *, fold: bool = True, indent: int | None = None) -> Non
 
 
 def lines(texts: Iterable[str], *, fold: bool = True, indent: int | None = None) -> None:
-    """Print lines on standard output. On a terminal and with ``fold``, a line that is too long is
-    folded between words. Its continuation is indented by ``indent`` columns (None: `INDENT` columns
-    more than the line itself)."""
+    """Print lines on standard output. If ``fold`` is True and standard output is a terminal, a line
+    that is too long is folded between words. The continuation of a folded line is indented by
+    ``indent`` columns. If ``indent`` is None, the continuation is indented by `INDENT` columns more
+    than the line."""
     shown = [escaped(text) for text in texts]
     if fold and sys.stdout is not None and sys.stdout.isatty():
         width = columns(sys.stdout)
@@ -72,8 +73,8 @@ def _indent(text: str) -> int:
 
 
 def columns(stream: IO[str]) -> int:
-    """The width of a stream's terminal in characters: the variable COLUMNS, else the width that the
-    terminal reports, else 80."""
+    """The width of a stream's terminal in characters: the environment variable COLUMNS, else the
+    width that the terminal reports, else 80."""
     try:
         return (
             int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns or 80
@@ -83,8 +84,8 @@ def columns(stream: IO[str]) -> int:
 
 
 class Lines:
-    """Standard output as a file, for a sink that writes whole lines of ASCII
-    (`armvirt.trace.jsonl`)."""
+    """A file object that writes text to standard output. The text must consist of whole lines of
+    ASCII, for example from the sink in `armvirt.trace.jsonl`."""
 
     def write(self, text: str) -> int:
         with _checked:
@@ -112,15 +113,16 @@ def rich(console: Any, *what: object, **style: Any) -> None:
 
 
 def remark(text: str, lead: str = "") -> None:
-    """Print one line on standard error, after flushing standard output; ``lead`` is printed before
-    the line."""
+    """Flush standard output, then print one line on standard error. The text ``lead`` is printed
+    before the line."""
     flush()
     complain(text, lead)
 
 
 def complain(text: str, lead: str = "") -> None:
-    """Like `remark`, without a flush of standard output: the error may be about standard output
-    itself."""
+    """Print one line on standard error, after the text ``lead``. Unlike `remark`, this function
+    does not flush standard output, because the line may report that standard output cannot be
+    written."""
     said = f"armvirt: {printable(text, LONGEST)}"
     if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty():
         said = "\n".join(folded(said, columns(sys.stderr), INDENT))
@@ -137,7 +139,8 @@ def raw_error(data: bytes) -> None:
 
 
 def _error(text: str) -> None:
-    """Write to standard error. If the write fails, only the exit status reports the error."""
+    """Write text to standard error. If this write fails, the text is lost, and only the exit status
+    tells the user that there was an error."""
     try:
         if sys.stderr is not None:
             sys.stderr.write(text)
@@ -154,9 +157,9 @@ def prepare() -> None:
     can be reported.
 
     If the process starts with descriptor 0, 1 or 2 closed, the next file that the process opens
-    gets this number, and the guest's console would be written into that file. Therefore /dev/null
-    is opened in place of a closed descriptor. For standard output /dev/null is opened read-only, so
-    that a write still fails with EBADF.
+    gets the number of the closed descriptor, and the guest's console would be written into this
+    file. Therefore /dev/null is opened in place of a closed descriptor. For standard output
+    /dev/null is opened read-only, so that a write still fails with EBADF.
 
     A character that the encoding of a stream does not have is printed as an escape.
     """

@@ -1,7 +1,7 @@
 """The common options of QEMU, and the corresponding options of armvirt.
 
-armvirt reads this table only after it could not parse a command line. Names and arguments are those
-of QEMU's manual (https://www.qemu.org/docs/master/system/invocation.html).
+armvirt reads this table only after it could not parse a command line. The names and values of the
+options are from QEMU's manual (https://www.qemu.org/docs/master/system/invocation.html).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ Translate = Callable[[str], list[str]]
 
 
 class Word(NamedTuple):
-    """An option of QEMU. ``here`` is the meaning of the option in armvirt. ``translate`` converts
-    the value of the option to the equivalent words of an armvirt command line."""
+    """An option of QEMU. ``here`` tells the user which option of armvirt to use, or why there is
+    none. ``translate`` converts the value of the QEMU option to words of an armvirt command
+    line."""
 
     takes_value: bool
     here: str
@@ -28,8 +29,9 @@ def _as(flag: str) -> Translate:
 
 
 def _field(value: str, *names: str) -> str:
-    """The value of a field of ``first,name=value,...`` that has one of the ``names``. Without this
-    field: ``first``, or "" if ``first`` is a named field, too."""
+    """The value of a field in ``value``, which has the form ``first,name=value,...``. The field is
+    the first that has one of the ``names``. If there is no such field, the result is ``first``, or
+    "" if ``value`` begins with a named field."""
     parts = [part.partition("=") for part in value.split(",")]
     for name, equals, text in parts:
         if equals and name in names:
@@ -120,9 +122,9 @@ WORDS: dict[str, Word] = {
 
 
 def answer(words: Sequence[str], commands: Sequence[str]) -> str | None:
-    """The error message, in one line, for a command line with options of QEMU. The message has the
-    equivalent command line of armvirt. None if ``words`` has no option of QEMU; ``commands`` are
-    the names of armvirt's commands."""
+    """The error message, in one line, for a command line that contains options of QEMU. The message
+    shows the equivalent command line of armvirt. The result is None if ``words`` contains no option
+    of QEMU. ``commands`` are the names of armvirt's commands."""
     words = list(words)
     command = words.pop(0) if words and words[0] in commands else "run"
     if words and words[0].startswith("qemu-system-"):

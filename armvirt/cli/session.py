@@ -1,5 +1,5 @@
-"""Shared code of the commands that run one guest: make a Machine from the arguments, run it, and
-report how the run ended."""
+"""Shared code of the commands that run one guest: make a Machine from the arguments, run the
+machine, and report how the run ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ ENDINGS = {
 
 
 def guest_of(arguments: argparse.Namespace) -> Guest | None:
-    """The guest in the arguments; None for firmware alone (``--bios``) or a bare device tree."""
+    """The guest that the arguments name. The result is None if no guest is needed: with ``--bios``
+    only the firmware runs, and with ``--dump-dtb`` only the device tree is written."""
     if arguments.guest is not None:
         return find(arguments.guest)
     if arguments.bios or getattr(arguments, "dump_dtb", None):
@@ -41,8 +42,8 @@ def guest_of(arguments: argparse.Namespace) -> Guest | None:
 def build_machine(
     arguments: argparse.Namespace, sinks: Iterable[Sink] = (), **more: Any
 ) -> Machine:
-    """Check all inputs and the names of the outputs, then make the machine. Outputs are opened only
-    afterwards, so that an input that is wrong changes no file."""
+    """Check all inputs and the names of the outputs, then make the machine. The caller opens the
+    outputs afterwards, so no file is changed if an input is wrong."""
     guest = guest_of(arguments)
     outputs.check(arguments, [guest.file if guest else None])
     script = _script(arguments, guest)
@@ -57,7 +58,8 @@ def build_machine(
 
 
 def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None:
-    """The console script in the arguments, or the script of a bundled guest."""
+    """The console script that the arguments name, else the script of the bundled guest. The result
+    is None if there is neither script."""
     if arguments.script:
         from armvirt.script import load
 
@@ -66,13 +68,15 @@ def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `Machine.run` from the limit options. The limit of host time is not among
-    them, because the `Watch` of the command has this limit."""
+    """The arguments of `Machine.run` that come from the options ``--max-insns`` and ``--max-time``.
+    The limit of host time (``--timeout``) is not included, because the `Watch` of the command
+    checks this limit."""
     return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time}
 
 
 def run(machine: Machine, arguments: argparse.Namespace) -> Result:
-    """Run to the end or to a limit of the arguments; Ctrl-C raises KeyboardInterrupt."""
+    """Run the guest until it ends, or until it reaches a limit in the arguments. Ctrl-C raises
+    KeyboardInterrupt."""
     from armvirt.cli.interrupt import report_begins
 
     result = machine.run(**limits(arguments))
@@ -81,7 +85,8 @@ def run(machine: Machine, arguments: argparse.Namespace) -> Result:
 
 
 def ending(result: Result, skipped: int = 0) -> str:
-    """How a run ended, in one line. ``skipped`` is `Machine.skipped`."""
+    """How a run ended, as one line of text. ``skipped`` is the number of instructions that were
+    counted but not executed, because the guest was in a polled wait (`Machine.skipped`)."""
     words = ENDINGS.get(result.verdict, result.verdict)
     reason = f": {result.diagnosis}" if result.diagnosis else ""
     waits = f", {skipped:,} of them in polled waits" if skipped else ""
@@ -92,7 +97,8 @@ def ending(result: Result, skipped: int = 0) -> str:
 
 
 def _hint(result: Result, arguments: argparse.Namespace) -> str:
-    """The advice that follows the report of a guest that did not pass; "" without advice."""
+    """The advice that is printed after the result of a guest that did not pass; "" if there is no
+    advice."""
     if arguments.guest and result.verdict == "stuck":
         return _explain_hint(result, arguments)
     if arguments.guest and result.verdict == "fail":
@@ -104,9 +110,9 @@ def _hint(result: Result, arguments: argparse.Namespace) -> str:
 
 
 def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
-    """The advice to run ``armvirt explain`` for a stuck guest: the command with the board options
-    of this run, and the INTID that has fired but cannot wake the guest. "" if ``result`` has no
-    such INTID."""
+    """The advice to run ``armvirt explain`` for a stuck guest. The advice is a command line with
+    the board options of this run, and the INTID of the interrupt that has fired but cannot wake the
+    guest. The result is "" if ``result`` has no such INTID."""
     if result.intid is None:
         return ""
     import shlex
@@ -119,7 +125,9 @@ def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
 def say_ending(
     result: Result, console_tail: str, arguments: argparse.Namespace, skipped: int = 0
 ) -> None:
-    """Print on standard error how a run ended, on a separate line; ``skipped`` as in `ending`."""
+    """Print on standard error how a run ended, on a line of its own. ``console_tail`` is the end of
+    the guest's console output. ``skipped`` is the number of instructions that were counted but not
+    executed (`Machine.skipped`)."""
     # A line that the guest left unfinished needs a line feed only if both streams go to the
     # terminal.
     unfinished = console_tail and not console_tail.endswith("\n")

@@ -1,5 +1,5 @@
-"""The user's side of the guest console: raw mode, Ctrl-A commands, and input from a file or
-pipe."""
+"""The input of the guest's console: keys from a terminal in raw mode, the commands that begin with
+Ctrl-A, and data from a file or pipe."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def raw_mode(fd: int) -> Iterator[None]:
     """A context in which the terminal passes every key to armvirt. The settings of the terminal are
     restored at the end of the context, also after an exception.
 
-    Output processing stays on: without output processing the guest's bare line feeds would not
-    return to column 0.
+    The terminal still processes output. Otherwise a line feed without a carriage return, which many
+    guests print, would not return the cursor to column 0.
     """
     import termios
 
@@ -131,12 +131,13 @@ def raw_mode(fd: int) -> Iterator[None]:
 
 
 def piped_input(fd: int = 0) -> bytes:
-    """Read standard input to its end, if it is a file or a pipe. The guest starts afterwards, so
-    that every run gets the same input. UserError for more than `MAX_PIPED` bytes.
+    """Read standard input to its end if standard input is a file or a pipe; otherwise return no
+    bytes. The guest starts afterwards, so that every run gets the same input. Raises UserError if
+    there are more than `MAX_PIPED` bytes.
 
-    A pipe without data at the start is not read, because it belongs to the caller of armvirt and
-    not to the guest. If a pipe has had data, and no more data comes for `PIPE_QUIET` seconds
-    although the pipe is still open, the guest gets the data so far.
+    A pipe that has no data at the start is not read, because such a pipe belongs to the caller of
+    armvirt and not to the guest. If a pipe has had data, and no more data comes for `PIPE_QUIET`
+    seconds although the pipe is still open, the guest gets the data that have come so far.
     """
     try:
         mode = os.fstat(fd).st_mode

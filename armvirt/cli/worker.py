@@ -26,8 +26,9 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def run_case(case: Case) -> Outcome:
-    """Run one guest. Every error becomes an outcome. The timeout starts with this call, so that it
-    includes loading."""
+    """Run the guest of one case and return the outcome. An error is an outcome, too, unless the
+    case has ``debug``. The timeout starts with this call, so the time to load the guest counts,
+    too."""
     started = time.monotonic()
     watch = Watch(case.timeout_s)
     with signals(watch):
@@ -61,15 +62,16 @@ def _run(case: Case, watch: Watch, started: float) -> Outcome:
 
 
 def encode(case: Case) -> str:
-    """The case as JSON."""
+    """The case as JSON text."""
     return json.dumps(asdict(case))
 
 
 def end_with_parent(parent: int) -> None:
-    """Make the kernel kill this process when its parent ``parent`` ends for any reason.
+    """Make the kernel kill this process when the process ``parent`` (the process id of its parent)
+    ends for any reason.
 
-    Ctrl-C sends SIGINT to every process of the terminal. A worker ignores SIGINT: its parent ends
-    it.
+    Ctrl-C sends SIGINT to every process of the terminal. A worker ignores SIGINT, because its
+    parent ends the worker.
     """
     import ctypes
 

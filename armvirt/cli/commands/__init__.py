@@ -1,2 +1,2 @@
-"""The commands of the command line: a module for each command, and ``look`` for ``explain`` and
-``gic``."""
+"""The commands of the command line. Each command has a module of its own, except that ``explain``
+and ``gic`` share the module ``look``."""

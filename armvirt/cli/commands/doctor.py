@@ -1,4 +1,4 @@
-"""``armvirt doctor``: checks whether this installation works, and lists its parts."""
+"""``armvirt doctor``: checks whether this installation works, and prints a report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ LOG_LINES = 12  # maximum number of lines from the compiler's output
 
 
 class Finding(NamedTuple):
-    """One line of the report."""
+    """One line of the report of ``armvirt doctor``. ``state`` is `GOOD`, `NOTE` (something optional
+    is missing) or `BAD` (the installation does not work)."""
 
     state: str
     subject: str
@@ -43,7 +44,8 @@ def python() -> Iterator[Finding]:
 
 
 def engine() -> Iterator[Finding]:
-    """Load Unicorn and calibrate the engine. A run of a guest needs nothing else."""
+    """Load Unicorn and calibrate the engine, and report the result. If this step succeeds, armvirt
+    can run guests."""
     try:
         from armvirt.hw.engine import describe
 
@@ -62,8 +64,8 @@ def engine() -> Iterator[Finding]:
 
 
 def why_not_native() -> Iterator[Finding]:
-    """Report at most `LOG_LINES` lines from the build log of the native engine, and tell the user
-    how to get this engine."""
+    """Report why the native engine is missing, with at most `LOG_LINES` lines from the log of its
+    build. Then tell the user how to get the native engine."""
     from armvirt.hw.engine.native import BUILD_LOG, build_log
 
     log = build_log()
@@ -129,7 +131,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 
 def execute(_arguments: argparse.Namespace) -> int:
-    """Print the report. Returns 0 if the installation works, 1 if a part of it is broken."""
+    """Print the report. Returns 0 if the installation works, 1 if a line of the report is `BAD`."""
     findings = [
         Finding(GOOD, "armvirt", __version__),
         *(finding for check in CHECKS for finding in check()),

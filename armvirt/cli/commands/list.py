@@ -17,7 +17,8 @@ def _row(guest: Guest) -> dict[str, object]:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print name, CPUs, GICs, expected ending and summary of each bundled guest."""
+    """Print the name, the number of CPUs, the GIC versions, the expected verdict and the summary of
+    each bundled guest."""
     known = list(guests().values())
     if arguments.json:
         rows = [_row(guest) for guest in known]

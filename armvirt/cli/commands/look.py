@@ -1,7 +1,8 @@
-"""``armvirt explain`` and ``armvirt gic``: boot a guest, stop it at ``--at``, and show its state.
+"""``armvirt explain`` and ``armvirt gic``: boot a guest, stop the guest, and show the state of its
+interrupts.
 
-``--at`` is a time, SYMBOL[+OFFSET], FILE:LINE or an address; without ``--at`` the view shows the
-state at the guest's end.
+The option ``--at`` says where the guest stops: a time, SYMBOL[+OFFSET], FILE:LINE or an address.
+Without ``--at`` the guest runs to its end, and the commands show the state at the end.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def gic(arguments: argparse.Namespace) -> int:
 
 
 def parse(text: str, machine: Machine) -> Place:
-    """Parse the text of ``--at``. UserError for a name that the guest does not have; the message
-    lists similar names."""
+    """Parse the text of ``--at``. Raises UserError for a name that the guest does not have. The
+    message lists similar names."""
     try:
         return places.parse(text, machine)
     except UserError as error:
@@ -72,8 +73,8 @@ def parse(text: str, machine: Machine) -> Place:
 
 
 def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:
-    """Run the guest until it reaches ``--at``, ends, or reaches a limit. Returns None if the guest
-    reached ``--at``, else how the run ended."""
+    """Run the guest until it reaches the place that ``--at`` gives, ends, or reaches a limit.
+    Returns None if the guest reached this place, else the `Result` of the run."""
     if arguments.at is None:
         return session.run(machine, arguments)
     place = parse(arguments.at, machine)
@@ -93,7 +94,8 @@ def _reached(machine: Machine, place: Place) -> bool:
 
 
 def remark(result: Result | None, arguments: argparse.Namespace, machine: Machine) -> str:
-    """A remark on how the run ended; "" if the run stopped at ``--at``."""
+    """How the run ended, as text. The text is "" if the run stopped at the place that ``--at``
+    gives."""
     if result is None:
         return ""
     if arguments.at is None:
@@ -108,8 +110,8 @@ def remark(result: Result | None, arguments: argparse.Namespace, machine: Machin
 def show(
     what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None, machine: Machine
 ) -> None:  # fmt: skip
-    """Print the view ``what`` on standard output. Unless the run stopped at ``--at``, print on
-    standard error how the run ended."""
+    """Print ``what`` on standard output: as JSON with ``--json``, else as tables. Unless the run
+    stopped at the place that ``--at`` gives, also print on standard error how the run ended."""
     if arguments.json:
         printing.lines(json.dumps(what.data(), indent=2).split("\n"), fold=False)
     else:
@@ -129,8 +131,9 @@ def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
 
 
 def echo_console(machine: Machine, arguments: argparse.Namespace) -> None:
-    """Discard the guest's console output, or with ``--console`` print it on standard error. Piped
-    input goes to the guest."""
+    """Prepare the guest's console. With ``--console`` its output is printed on standard error,
+    otherwise the output is dropped. Data from a pipe on standard input becomes input of the guest,
+    unless a script is given."""
     if arguments.console:
         machine.console.listeners.append(printing.raw_error)
     if not arguments.script and (data := piped_input()):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run the guest; returns the exit status."""
+    """Run the guest and return the exit status. With ``--dump-dtb`` only write the device tree."""
     if arguments.pace and arguments.no_pace:
         raise UserError("--pace and --no-pace exclude each other; give one")
     trace = _trace_file(arguments)
@@ -60,8 +60,8 @@ def _trace_file(arguments: argparse.Namespace) -> TraceFile | None:
 
 
 def _interactive(arguments: argparse.Namespace) -> bool:
-    """Whether the user types the guest's input at a terminal. False with a console script, or with
-    a trace on standard output."""
+    """True if the user types the guest's input at a terminal. False if there is a console script,
+    or if the trace is written to standard output."""
     if arguments.trace == STANDARD_OUTPUT:
         return False
     return (
@@ -83,8 +83,8 @@ def _status(arguments: argparse.Namespace, result: Result) -> int:
 
 
 def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile | None) -> Result | None:
-    """Run the guest with its terminal and its trace file open. Returns None if the user left with
-    Ctrl-A x."""
+    """Open the trace file, connect the guest's console to the terminal, and run the guest. Returns
+    None if the user ended armvirt with Ctrl-A x."""
     # With a trace on standard output, only the trace is printed there.
     machine.console.listeners.append(
         printing.raw_error if arguments.trace == STANDARD_OUTPUT else printing.raw
@@ -101,7 +101,8 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile | Non
 
 
 def _say_waiting(machine: Machine) -> None:
-    """Print that the guest sleeps until a key is pressed. The pacer calls this once per run."""
+    """Print that the guest sleeps until a key is pressed. The pacer calls this function once per
+    run."""
     unfinished = not machine.console.output.endswith(b"\n")
     printing.remark(
         f"{machine.waiting}; Ctrl-A x leaves", "\n" if unfinished and machine.console.output else ""

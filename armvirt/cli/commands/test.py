@@ -31,7 +31,7 @@ def describe(outcome: Outcome, width: int) -> str:
 
 
 def failure(outcome: Outcome) -> list[str]:
-    """Details about an unexpected outcome, as lines."""
+    """The text that describes an outcome that is not as expected, as a list of lines."""
     lines = [f"--- {printable(outcome.name)}: {outcome.headline}"]
     for title, rows in outcome.details():
         lines += [f"  {title}:", *(f"    {row}" for row in rows)]
@@ -39,14 +39,14 @@ def failure(outcome: Outcome) -> list[str]:
 
 
 def closing(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """The last line: ``5 passed, 1 failed, 0 errors in 2.10 s``."""
+    """The last line of the output: ``5 passed, 1 failed, 0 errors in 2.10 s``."""
     errors = sum(bool(outcome.error) for outcome in outcomes)
     passed = sum(outcome.ok for outcome in outcomes)
     return f"{passed} passed, {len(outcomes) - passed - errors} failed, {errors} errors in {seconds:.2f} s"
 
 
 class PlainProgress:
-    """Prints one line for each guest that has ended."""
+    """Prints a line each time that a guest ends."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self._width = max(len(printable(case.name)) for case in cases)

@@ -1,4 +1,4 @@
-"""``armvirt trace``: boot a guest and show the life of its interrupts."""
+"""``armvirt trace``: boot a guest and show a timeline of its interrupts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from armvirt.trace.timeline import Row, Timeline
 
 
 class Plain:
-    """Writes rows and tables as text. ``names`` has the names of the board's INTIDs."""
+    """Prints the timeline, row by row, and the tables of its summary as plain text. ``names`` has
+    the names of the board's INTIDs."""
 
     def __init__(self, names: IntidNames) -> None:
         self.names = names
@@ -40,7 +41,7 @@ class Plain:
 
 
 class Coloured(Plain):
-    """Writes rows and tables in colour with rich."""
+    """Prints the timeline, row by row, and the tables of its summary in colour with rich."""
 
     def __init__(self, names: IntidNames) -> None:
         super().__init__(names)
@@ -66,8 +67,9 @@ class Coloured(Plain):
 
 
 class Shower:
-    """Passes rows on to the function ``write``: at most ``most`` rows, and rows of the guest's
-    console only if ``console`` is True."""
+    """Passes rows of the timeline to the function ``write``. ``most`` is the maximum number of
+    rows, None if there is no maximum. ``left_out`` counts the rows above this maximum. If
+    ``console`` is False, rows with output of the guest's console are dropped."""
 
     def __init__(self, write: Callable[[Row], None], most: int | None, console: bool) -> None:
         self._write, self._most, self._console = write, most, console
@@ -84,7 +86,7 @@ class Shower:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run the guest; returns the exit status of the run."""
+    """Run the guest, print its timeline, and return the exit status of the run."""
     if arguments.trace == STANDARD_OUTPUT:
         raise UserError(
             "--trace -: the timeline is on standard output; name a file, or use armvirt run --trace -"
