@@ -1,9 +1,10 @@
 """Finds source lines and inlined functions in the DWARF information of an ELF file (``gcc -g``).
 The file is read at the first look-up.
 
-pyelftools parses the DWARF entries. The DWARF of a kernel has hundreds of megabytes. So only those
-compilation units are parsed that contain the wanted string, or its 32-bit offset in a section of
-strings. Limits bound the time and the memory for any file.
+pyelftools parses the DWARF entries (DIEs). The DWARF of a kernel has hundreds of megabytes, too
+much to be parsed completely. So only those compilation units are parsed that contain the wanted
+string, or its 32-bit offset in a section of strings. Limits such as `MAX_READ` bound the time and
+the memory for any file.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ class Site(NamedTuple):
 
 
 class LineError(UserError):
-    """The debug information has no code for a source line."""
+    """The debug information has no such source file, or no code for this source line."""
 
 
 class TooManyError(UserError):
-    """The compilation units that mention a name are too large to be parsed for one look-up. The
-    limit is `MAX_READ` bytes."""
+    """Several compilation units mention a name, and together they have more than `MAX_READ` bytes,
+    which is too much to be parsed for one look-up."""
 
 
 class DebugInfo:
-    """The DWARF information of one ELF file. ``bias`` is added to the addresses of the file.
-    ``present`` is False if the file has no DWARF information that can be read."""
+    """The DWARF information of one ELF file. ``bias`` is added to each address that is read from
+    the file. ``present`` is False if the file has no DWARF information that can be read."""
 
     def __init__(self, path: str, bias: int = 0) -> None:
         self._path, self._bias = path, bias
@@ -88,13 +89,14 @@ class DebugInfo:
     # -- functions --
 
     def inlined(self, name: str, file: str = "") -> list[Site]:
-        """The inlined copies of a function, sorted by address. With ``file``, only the copies of a
-        function in this source file. TooManyError if too many files mention the name."""
+        """The inlined copies of a function, sorted by address. If ``file`` is not "", only copies
+        in the compilation unit of this source file. Raises TooManyError if too many files mention
+        the name."""
         return self._found(name, file, self._inlined_in)
 
     def functions(self, name: str, file: str = "") -> list[Site]:
-        """The addresses at which the functions of this name begin. Arguments and errors are those
-        of `inlined`."""
+        """The addresses at which the functions of this name begin. The arguments and the errors are
+        those of `inlined`."""
         return self._found(name, file, self._functions_in)
 
     def names(self) -> list[str]:
@@ -120,8 +122,8 @@ class DebugInfo:
         return sorted(sites)
 
     def _read_for(self, name: str, file: str) -> list[Any]:
-        """The compilation units that may contain the name of a function. With ``file``, only the
-        units of this source file. TooManyError if these units are too large."""
+        """The compilation units that may contain the function ``name``. If ``file`` is not "", only
+        the units of this source file. Raises TooManyError if these units are too large."""
         chosen = self._units_with(name.encode())
         if file and chosen:
             chosen &= self._units_with(file.rpartition("/")[2].encode(), suffix=True)
@@ -160,8 +162,8 @@ class DebugInfo:
                 yield Site(address, self._source(unit))
 
     def _begin(self, unit: Any, entry: Any) -> int | None:
-        """The first address of an entry: DW_AT_entry_pc, DW_AT_low_pc or the first of DW_AT_ranges
-        (DWARF 5, 2.17 and 2.18)."""
+        """The first address of a DWARF entry (DIE), from DW_AT_entry_pc, DW_AT_low_pc or the first
+        range of DW_AT_ranges (DWARF 5, 2.17 and 2.18). None if the entry has no address."""
         attributes = entry.attributes
         low = attributes.get("DW_AT_low_pc")
         first = attributes.get("DW_AT_entry_pc")
@@ -185,7 +187,7 @@ class DebugInfo:
         return None
 
     def _is_of(self, unit: Any, file: str) -> bool:
-        """Whether the source file of a compilation unit is ``file``, or ends in ``/file``; False
+        """True if the source file of a compilation unit is ``file``, or ends in ``/file``. False
         for a damaged unit."""
         try:
             return f"/{self._source(unit)}".endswith(f"/{file}")
@@ -199,9 +201,9 @@ class DebugInfo:
     # -- lines --
 
     def line(self, file: str, line: int) -> list[int]:
-        """The addresses at which the code of a source line begins. LineError if the file is
-        unknown, or if the line has no code; the message lists similar files or the nearest lines
-        with code."""
+        """The addresses at which the code of a source line begins. Raises LineError if the file is
+        unknown or ambiguous, or if the line has no code. The message lists similar files or the
+        nearest lines with code."""
         tables = list(self._line_tables(file))
         paths = sorted({path for _, indices in tables for path in indices.values()})
         if not paths:
@@ -249,8 +251,9 @@ class DebugInfo:
         return list(found)[:MAX_NAMES]
 
     def _line_tables(self, file: str) -> Iterator[tuple[Any, dict[int, str]]]:
-        """Yield (line table, {index: path}) of each compilation unit. The paths are those in the
-        table that end with ``file``; a unit without such a path is left out."""
+        """Yield (line table, {index: path}) of each compilation unit. The dictionary has only those
+        files of the line table whose path ends with ``file``. A unit without such a file is left
+        out."""
         wanted = [part for part in file.split("/") if part not in ("", ".")]
         for index in sorted(self._units_with(wanted[-1].encode() if wanted else b"", suffix=True)):
             unit = self._units[index]
@@ -266,7 +269,7 @@ class DebugInfo:
 
     @cached_property
     def _units(self) -> list[Any]:
-        """The compilation units; in a damaged section, the units before the damage."""
+        """The compilation units. In a damaged section, only the units before the damage."""
         found: list[Any] = []
         try:
             for unit in self._dwarf.iter_CUs() if self._dwarf is not None else ():
@@ -282,10 +285,13 @@ class DebugInfo:
         return b"" if found is None else found.stream.getvalue()
 
     def _units_with(self, text: bytes, *, suffix: bool = False) -> set[int]:
-        """The indices of the compilation units that may contain the string ``text``. With
-        ``suffix``, the string may also be a path that ends with ``text``. In a small file the
-        result is all units; in a large file, the units that contain the string itself, or its
-        offset in a section of strings."""
+        """The indices of the compilation units that may contain the string ``text``. If ``suffix``
+        is True, the string may also be a path that ends with ``text``.
+
+        If .debug_info has at most `SMALL` bytes, the result is all units. Otherwise the result is
+        the units that contain the string itself, or the offset of the string in a section of
+        strings.
+        """
         units = self._units
         info = self._raw("debug_info_sec")
         if len(info) <= SMALL or not text:
@@ -308,7 +314,8 @@ class DebugInfo:
 
     @cached_property
     def _line_starts(self) -> list[tuple[int, int]]:
-        """(offset of the unit's line table, index of the unit) for each unit, sorted by offset."""
+        """A pair (offset of the line table, index of the unit) for each compilation unit, sorted by
+        offset."""
         found = []
         for index, unit in enumerate(self._units):
             try:
@@ -335,13 +342,14 @@ _WITHIN_UNIT = ("DW_FORM_ref1", "DW_FORM_ref2", "DW_FORM_ref4", "DW_FORM_ref8", 
 
 def _owners(starts: list[tuple[int, int]], places: Iterator[int]) -> set[int]:
     """The indices of the compilation units that contain ``places``, which are offsets in a section.
-    ``starts`` has (first offset, index) of each unit, sorted."""
+    ``starts`` has a pair (first offset, index) for each unit, sorted by offset."""
     found = (bisect_right(starts, (place, MAX_UNITS)) - 1 for place in places)
     return {starts[at][1] for at in found if at >= 0}
 
 
 def _entries(unit: Any) -> Iterator[Any]:
-    """The entries of a compilation unit; in a damaged unit, the entries before the damage."""
+    """The DWARF entries (DIEs) of a compilation unit. In a damaged unit, only the entries before
+    the damage."""
     try:
         yield from unit.iter_DIEs()
     except Exception:
@@ -349,8 +357,8 @@ def _entries(unit: Any) -> Iterator[Any]:
 
 
 def _forget(unit: Any) -> None:
-    """Free the entries of a unit. pyelftools keeps every entry that it has parsed, about 80 bytes
-    of memory for each byte of the file."""
+    """Free the DWARF entries (DIEs) of a compilation unit. pyelftools keeps every entry that it has
+    parsed, about 80 bytes of memory for each byte of the file."""
     for cache in ("_dielist", "_diemap"):
         if isinstance(kept := getattr(unit, cache, None), list):
             kept.clear()
@@ -366,8 +374,8 @@ def _name(entry: Any) -> str:
 
 
 def _origin(entry: Any) -> int:
-    """The offset of the entry to which DW_AT_abstract_origin or DW_AT_specification of this entry
-    refers; -1 without these attributes."""
+    """The offset of the DWARF entry (DIE) to which DW_AT_abstract_origin or DW_AT_specification of
+    ``entry`` refers. The result is -1 if ``entry`` has neither attribute."""
     for name in ("DW_AT_abstract_origin", "DW_AT_specification"):
         attribute = entry.attributes.get(name)
         if attribute is not None:
@@ -378,7 +386,8 @@ def _origin(entry: Any) -> int:
 
 
 def _files(table: Any, unit: Any, wanted: list[str]) -> dict[int, str]:
-    """{index: path} of the files in a line table whose paths end with the parts ``wanted``."""
+    """The files of a line table, as {index: path}, whose path ends with the components
+    ``wanted``."""
     header = table.header
     new = header["version"] >= 5
     folders = [_text(folder) for folder in header["include_directory"]]
@@ -435,8 +444,8 @@ def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
 
 
 def _strings(data: bytes, text: bytes, suffix: bool) -> Iterator[int]:
-    """Yield the offsets of the string ``text`` in a section of strings. With ``suffix``, also yield
-    the offsets of the paths that end with ``text``."""
+    """Yield the offsets of the string ``text`` in a section of strings. If ``suffix`` is True, also
+    yield the offsets of the paths that end with ``text``."""
     yield from (at + 1 for at in _occurrences(data, b"\0" + text + b"\0"))
     if data.startswith(text + b"\0"):
         yield 0

@@ -1,8 +1,8 @@
 """Symbols from a separate file (``--symbols``): the ELF file of the guest, or a System.map.
 
 An arm64 Image has no symbols. Its vmlinux and its System.map have link-time addresses. The kernel
-executes at physical addresses until the MMU is on. Then it executes at link-time addresses, and
-with KASLR at link-time addresses plus an offset, which `ImageSymbols` finds.
+executes at physical addresses until the MMU is on. Then the kernel executes at link-time addresses,
+or, with KASLR, at link-time addresses plus an offset, which `ImageSymbols` finds.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ _WHAT = "give the vmlinux or the System.map of the guest"
 _STARTS = ("_text", "_head", "_start")
 """The symbols at the first byte of an Image (arch/arm64/kernel/vmlinux.lds.S, head.S)."""
 _B = 0b000101
-"""The unconditional branch, in bits 31 to 26 (DDI 0487 C6.2.26)."""
+"""Bits 31 to 26 of the instruction B, an unconditional branch (DDI 0487 C6.2.26)."""
 _KASLR_ALIGN = 1 << 16
-"""The KASLR offset is a multiple of this number of bytes. (Linux uses a multiple of 2 MiB, less the
-distance of the image from a multiple of 2 MiB; arch/arm64/kernel/pi/map_kernel.c.)"""
+"""The KASLR offset is a multiple of this number of bytes. (In Linux the offset is a multiple of 2
+MiB, plus the offset of the image in its block of 2 MiB; arch/arm64/kernel/pi/map_kernel.c.)"""
 
 
 class MapTable:
-    """The symbols of a System.map, of /proc/kallsyms, or of the output of ``nm``: lines of address,
-    type and name. These files have no sizes: a symbol ends where the next symbol begins."""
+    """The symbols of a System.map, of /proc/kallsyms, or of the output of ``nm``: each line has an
+    address, a type and a name. These files have no sizes, so a symbol ends where the next symbol
+    begins."""
 
     def __init__(self, path: str, text: bytes) -> None:
         rows = [
@@ -66,7 +67,8 @@ class MapTable:
         return f"<MapTable of {printable(self._path)}: {len(self._names):,} symbols>"
 
     def lookup(self, address: int) -> str | None:
-        """The symbol at an address as text: ``name`` or ``name+0x10``; None without a symbol."""
+        """The symbol at an address as text: ``name`` or ``name+0x10``. None if there is no
+        symbol."""
         index = bisect_right(self._addresses, address) - 1
         # The size of the last symbol is unknown.
         if index < 0 or (index == len(self._names) - 1 and address != self._addresses[index]):
@@ -85,7 +87,7 @@ class MapTable:
         ]
 
     def address_of(self, name: str) -> int | None:
-        """The first address of a symbol of this name; None without this symbol."""
+        """The lowest address of a symbol of this name. None if there is no such symbol."""
         return next(iter(self.addresses_of(name)), None)
 
     def names(self) -> Iterator[str]:
@@ -98,7 +100,7 @@ def _text(name: bytes) -> str:
 
 
 def read(path: str | Path) -> SymbolSource:
-    """The symbols of an ELF file or of a System.map; ImageError for any other file."""
+    """Read the symbols of an ELF file or of a System.map. Raises ImageError for any other file."""
     with Input(path, "symbol file") as source:
         if source.head(4) != elf.MAGIC:
             return MapTable(str(path), _map_text(source))
@@ -125,10 +127,13 @@ def _map_text(source: Input) -> bytes:
 
 
 def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
-    """The link-time address of the first byte of an Image: the address of a symbol of `_STARTS`. If
-    the file has none of these symbols (a copy of /proc/kallsyms has none), the address is the
-    address of ``primary_entry`` less the offset to which the branch in the header of the Image
-    goes. None if the file has no ``primary_entry``, or the header no branch."""
+    """The link-time address of the first byte of an Image. This is the address of a symbol in
+    `_STARTS`, if the file has such a symbol (a copy of /proc/kallsyms has none).
+
+    Otherwise the address is computed from the symbol ``primary_entry``: the header of the Image
+    contains a branch to this symbol, and the offset of the branch is subtracted. None if the file
+    has no ``primary_entry``, or if the header contains no branch.
+    """
     for name in _STARTS:
         if (address := linked.address_of(name)) is not None:
             return address
@@ -170,13 +175,13 @@ class ImageSymbols:
 
     @property
     def moves(self) -> bool:
-        """Whether the guest may execute at an offset from the link-time addresses that is still
-        unknown."""
+        """True if the guest may execute at an offset from the link-time addresses, and this offset
+        is still unknown."""
         return self.start is not None and self.start >= UPPER and self.bias is None
 
     def lookup(self, address: int) -> str | None:
-        """The symbol at a virtual or physical address as text: ``name`` or ``name+0x10``; None
-        without a symbol."""
+        """The symbol at a virtual or physical address as text: ``name`` or ``name+0x10``. None if
+        there is no symbol."""
         if self.start is not None and self.physical <= address < self.physical + self.size:
             return self.linked.lookup(address - self.physical + self.start)
         if address >= UPPER and self.moves:
@@ -199,7 +204,7 @@ class ImageSymbols:
         return found
 
     def address_of(self, name: str) -> int | None:
-        """The virtual address of a symbol, or None."""
+        """The virtual address of a symbol. None if there is no such symbol."""
         return next(iter(self.addresses_of(name)), None)
 
     def names(self) -> Iterator[str]:

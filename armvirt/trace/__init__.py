@@ -1,1 +1,1 @@
-"""Sinks for trace events: hash, JSON lines, timeline, history."""
+"""Sinks for trace events: trace hash, JSON lines, timeline, history, last writes of registers."""

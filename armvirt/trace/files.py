@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class FileSink(Protocol):
-    """A sink that writes each event to a file. Without an attached file, events are dropped."""
+    """A sink that writes each event to a file. While no file is attached, the sink drops events."""
 
     def __call__(self, stamp: Stamp, event: Event) -> None: ...
 
     def writing(self, file: SupportsWrite[str], **about: object) -> AbstractContextManager[None]:
-        """A context in which the sink writes each event to ``file`` as lines of text. ``about`` has
-        facts about the run, which the sink writes, too."""
+        """A context in which the sink writes each event to ``file`` as lines of text. The sink also
+        writes ``about``, which has facts about the run such as the name of the guest."""
 
 
 class Format(NamedTuple):
-    """A trace format: the suffixes of its files, and the factory of its sink."""
+    """A trace format: its name, the suffixes of its files, and the function that makes its sink."""
 
     name: str
     suffixes: tuple[str, ...]
@@ -45,7 +45,7 @@ def _json_lines() -> FileSink:
 
 FORMATS = (Format("JSON lines", (".jsonl", ".json"), _json_lines),)
 DEFAULT = FORMATS[0]
-"""The format of files with an unknown suffix, and of standard output."""
+"""The format for files with an unknown suffix, and for standard output."""
 
 Open = Callable[[str], "AbstractContextManager[SupportsWrite[str]]"]
 
@@ -56,10 +56,11 @@ def format_of(path: str) -> Format:
 
 
 class TraceFile:
-    """Writes the trace of a run to a file. With ``path`` None there is no trace.
+    """Writes the trace of a run to the file ``path``. If ``path`` is None, no trace is written.
 
-    ``sinks`` are the sinks of a machine that exists already. Without ``sinks``, a sink is made here
-    for a machine that is made later. The file is opened in `writing`, after all inputs have been
+    If ``sinks`` is None, this class makes the sink, and the caller gives it to a machine that is
+    made later. Otherwise ``sinks`` are the sinks of a machine that exists already, and the file
+    sinks among them write the file. The file is opened in `writing`, after all inputs have been
     checked.
     """
 
@@ -75,7 +76,9 @@ class TraceFile:
 
     @contextmanager
     def writing(self, open_text: Open, **about: object) -> Iterator[None]:
-        """A context in which events are written to the file, which ``open_text`` opens."""
+        """A context in which the events are written to the file. The function ``open_text`` opens
+        the file. The trace also has ``about``, facts about the run such as the name of the
+        guest."""
         if self.path is None:
             yield
             return

@@ -1,24 +1,26 @@
 """The trace hash of a run: SHA-256 over its canonical architectural events and its final state.
 
-Two runs have the same hash if and only if the guest observed the same events at the same times
-(apart from collisions of SHA-256). The hash does not depend on filters, other sinks, the engine, or
-the host.
+Two runs have the same hash if and only if the guest observed the same events at the same times and
+ended in the same state (apart from collisions of SHA-256). The hash does not depend on filters,
+other sinks, the engine, or the host.
 
 The hashed text is UTF-8. The first line is ``armvirt-trace 1``. Then follows one line per canonical
 event::
 
     NS VCPU PC KIND FIELD FIELD ...
 
-NS and VCPU are decimal, PC is lower-case hexadecimal without prefix, and KIND is the kind of the
-event in `armvirt.events`. The fields of the event follow in the order of their declaration. The
-last field is the kind again. An integer is written in decimal (a boolean as 0 or 1), a string as a
-JSON string in ASCII, and a tuple as its fields in brackets, separated by commas.
+NS (the virtual time in ns) and VCPU (-1 if there is no vCPU) are decimal. PC is lower-case
+hexadecimal without prefix. KIND is the kind of the event in `armvirt.events`. The fields of the
+event follow in the order of their declaration. The last field is the kind again. An integer is
+written in decimal (a boolean as 0 or 1), a string as a JSON string in ASCII, and a tuple as its
+fields in brackets, separated by commas.
 
 An event whose kind is not in `CANONICAL` is left out, so that new kinds of diagnostic events do not
-change old hashes. An example is ``icc-write``: other kinds of events have its effects.
+change old hashes. For example, ``icc-write`` is left out, because events of other kinds show the
+effects of the write.
 
-The last line is ``state HEX``. HEX is the SHA-256 of the final state (general and system registers,
-RAM) in the layout of `Machine`. Without a final state, HEX is the SHA-256 of no bytes.
+The last line is ``state HEX``. HEX is the SHA-256 of the bytes that `HashSink.finish` gets. In a
+run of `Machine` these bytes are a digest of the registers of all CPUs and of RAM.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def line(stamp: Stamp, event: Event) -> str:
 
 
 class HashSink:
-    """The sink that computes the hash. ``finish`` returns the hash of the events so far, and the
+    """The sink that computes the trace hash. ``finish`` returns the hash of the events so far. The
     run may continue afterwards."""
 
     def __init__(self) -> None:
@@ -87,7 +89,8 @@ class HashSink:
             self._drain()
 
     def finish(self, final_state: bytes = b"") -> str:
-        """The hash in hexadecimal, as if the run ended now with this state."""
+        """The hash, in hexadecimal, of the events so far and of the state ``final_state``. More
+        events may follow."""
         self._drain()
         whole = self._sha.copy()
         whole.update(f"state {hashlib.sha256(final_state).hexdigest()}\n".encode())

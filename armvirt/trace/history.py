@@ -1,7 +1,8 @@
 """Counts of past events: a sink that records how often an interrupt was raised, taken and ended.
 
-`armvirt.trace.timeline` displays each event. This sink keeps the data that an explanation needs,
-for a run of any length: counts, first and last times, and the interrupts that are not finished.
+The sink keeps only the data that ``armvirt explain`` needs: counts, first and last times, and the
+interrupts that are not finished. So the memory that the sink needs does not grow with the length of
+the run.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class Times:
 
 
 class Loss(NamedTuple):
-    """An interrupt that lost its pending state before the guest took it. ``how`` is the cause:
-    `FELL` (the line fell), the name of an ICPENDR register, or the name of an ITS command. The
-    interrupt became pending at ``raised`` and lost this state at ``stamp``."""
+    """The event that cleared the pending state of an interrupt before the guest took the interrupt.
+    ``how`` is the cause: `FELL` (the line fell), the name of an ICPENDR register, or the name of an
+    ITS command. The interrupt became pending at ``raised`` and lost this state at ``stamp``."""
 
     how: str
     raised: Stamp
@@ -68,13 +69,14 @@ class Loss(NamedTuple):
 
 @dataclass(slots=True)
 class Past:
-    """The history of an interrupt of one vCPU, or of an interrupt that all vCPUs share.
+    """The history of one interrupt. A private interrupt has a history for each vCPU, and a shared
+    interrupt has one history.
 
-    ``raised`` counts the events that raise the interrupt, ``again`` the events that raise the
-    interrupt while it is pending already. ``taken``, ``ended`` and ``deactivated`` count
-    acknowledges, ends of interrupt and writes of DIR. ``waiting`` is the time since which the
-    interrupt is pending and not acknowledged; None if it is not pending. ``lost`` is the last loss
-    of the pending state.
+    ``raised`` counts the events that raise the interrupt. ``again`` counts those events that raise
+    the interrupt while it is pending already. ``taken`` counts acknowledges, ``ended`` ends of
+    interrupt, and ``deactivated`` writes of DIR. ``waiting`` is the time since which the interrupt
+    is pending and not acknowledged; None if there is no such time. ``lost`` is the last loss of the
+    pending state.
 
     ``rose`` is the time at which the line of the interrupt rose; None if the line is low, or if
     there is no line. ``taken_high`` and ``ended_high`` count acknowledges and ends since ``rose``.
@@ -103,7 +105,8 @@ class Send(NamedTuple):
 
 
 class Stray(NamedTuple):
-    """A write of EOIR with the INTID ``written`` that did not end the interrupt of this INTID."""
+    """A write of EOIR that did not end the interrupt whose INTID was written. ``written`` is this
+    INTID."""
 
     written: int
     stamp: Stamp
@@ -120,8 +123,8 @@ class Message(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """A register of the GIC that a CPU reads ``times`` times, always with the same value, first at
-    ``since`` and last at ``last``."""
+    """Repeated reads of a register of the GIC by a CPU. All reads returned ``value``. ``times`` is
+    the number of reads, ``since`` the time of the first, and ``last`` the time of the last."""
 
     frame: str
     offset: int
@@ -133,7 +136,7 @@ class Poll(NamedTuple):
 
 class Faults(NamedTuple):
     """Consecutive synchronous exceptions, from the same instruction or from within the vectors.
-    ``times`` is their number, ``event`` the last of them."""
+    ``times`` is the number of exceptions. ``stamp`` and ``event`` describe the last of them."""
 
     times: int
     stamp: Stamp
@@ -151,14 +154,19 @@ class Entry(NamedTuple):
 class CpuPast:
     """The history of one vCPU.
 
-    ``running`` has (INTID, time of the acknowledge) of each interrupt that the vCPU acknowledged
-    and whose priority no EOIR has dropped since; the most recent is the last. ``entry`` is the last
-    interrupt exception. ``entries`` counts the interrupt exceptions, and ``spurious`` the spurious
-    acknowledges, since the last acknowledge of an interrupt.
+    ``running`` has a pair (INTID, time of the acknowledge) for each interrupt that the vCPU
+    acknowledged and whose priority no EOIR has dropped since. The most recent interrupt is the
+    last. ``entry`` is the last IRQ or FIQ exception. ``entries`` counts the IRQ and FIQ exceptions
+    since the last acknowledge of an interrupt, and ``spurious`` counts the acknowledges since then
+    that returned a special INTID.
 
-    ``faults`` is None after the vCPU has used the GIC or a timer. ``dropped`` has, for the INTID of
-    an interrupt, the EOIR with another INTID that dropped the interrupt's priority. ``idle_ends``
-    has, for an INTID, the EOIR with this INTID that was written while no interrupt was active.
+    ``faults`` are the last synchronous exceptions; None if the vCPU has used the GIC or a timer
+    since. ``poll`` is the register of the GIC that the vCPU reads again and again; None if there is
+    no such register.
+
+    The keys of ``dropped`` and ``idle_ends`` are INTIDs. ``dropped`` has the EOIR with another
+    INTID that dropped the priority of this interrupt. ``idle_ends`` has the EOIR with this INTID
+    that was written while no priority was active.
     """
 
     running: list[tuple[int, Stamp]] = field(default_factory=list)
@@ -200,14 +208,16 @@ class History:
     # Queries --------------------------------------------------------------------------------------
 
     def of(self, intid: int, vcpu: int) -> Past:
-        """The history of an interrupt; for a private interrupt, its history on vCPU ``vcpu``."""
+        """The history of an interrupt. A private interrupt has a history for each vCPU, and
+        ``vcpu`` selects the vCPU."""
         return self._past.get(key_of(vcpu, intid)) or Past()
 
     def cpu(self, vcpu: int) -> CpuPast:
         return self._cpus.get(vcpu) or CpuPast()
 
     def last_send(self, intid: int) -> Send | None:
-        """The last SGI with this INTID that any CPU has sent, to any receiver."""
+        """The last SGI with this INTID that any CPU has sent to any receiver. None if no CPU has
+        sent this SGI."""
         return self._sends.get(intid)
 
     # Events ---------------------------------------------------------------------------------------
@@ -236,8 +246,8 @@ class History:
             _falls(self._of(event.target, TIMER_INTIDS[timer]), stamp)
 
     def _inject(self, stamp: Stamp, event: VgicInject) -> None:
-        """Record a change of a line, a message or an SGI. A timer's interrupt is left out, because
-        `_timer_line` records the line of the timer."""
+        """Record a change of a line, a message or an SGI. The interrupts of the timers are left out
+        here, because `_timer_line` records the lines of the timers."""
         intid, target = event.intid, event.target
         if intid in TIMER_INTIDS.values():
             return

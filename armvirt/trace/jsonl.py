@@ -24,13 +24,13 @@ HEX_FIELDS = frozenset({"pc", "esr", "elr", "value", "address", "offset", "funct
 
 
 def record(stamp: Stamp, event: Event) -> dict[str, Any]:
-    """One event as data for JSON."""
+    """One event, with its time and place, as a dictionary for JSON."""
     where = {"ns": stamp.ns, "insns": stamp.insns, "vcpu": stamp.vcpu, "pc": hex(stamp.pc)}
     return {**where, "kind": event.kind, **fields(event)}
 
 
 def fields(event: Event) -> dict[str, Any]:
-    """The fields of an event, without its kind, as data for JSON."""
+    """The fields of an event, without its kind, as a dictionary for JSON."""
     plain: dict[str, Any] = {}
     # The target of an exception is an address; the target of other events is a vCPU.
     address_target = event.kind == "exception"
@@ -49,8 +49,8 @@ def _plain(value: object) -> object:
 
 
 class JsonLines:
-    """A sink that writes each event to ``file`` as a line of JSON. Without a file, events are
-    dropped: the sink can be made before its file is opened."""
+    """A sink that writes each event to ``file`` as a line of JSON. Without a file the sink drops
+    events, so that it can be made before the file is opened."""
 
     def __init__(self, file: SupportsWrite[str] | None = None) -> None:
         self._file: SupportsWrite[str] | None = None
@@ -62,7 +62,7 @@ class JsonLines:
         return f"<JsonLines of {self.count:,} events>"
 
     def attach(self, file: SupportsWrite[str], **about: object) -> None:
-        """Start writing to a file; ``about`` goes into the first line."""
+        """Start writing events to ``file``. The first line has the fields ``about``."""
         self._file = file
         self._write({"kind": "header", "format": FORMAT, **about})
 
@@ -83,9 +83,9 @@ class JsonLines:
             self.count += 1
 
     def end(self, **about: object) -> None:
-        """Write the last line, which says that the file is complete and has the fields ``about``.
-        Later events are dropped. After a write error events are missing, so the last line is not
-        written."""
+        """Write the last line, which says that the file is complete. The last line also has the
+        fields ``about``. Later events are dropped. After a write error events are missing in the
+        file, so the last line is not written."""
         if self._file is not None:
             self._write({"ns": self._last_ns, "kind": "end", "events": self.count, **about})
             self._file = None

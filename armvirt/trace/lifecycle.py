@@ -1,5 +1,5 @@
-"""The life of an interrupt, from the rising line to the end of interrupt. This module has the data;
-`armvirt.trace.render` displays it.
+"""The stages of an interrupt, from the rising line to the end of interrupt. This module has the
+data; `armvirt.trace.render` displays it.
 
 Stages, in the order in which KVM, the virtual CPU interface and the guest perform them:
 
@@ -11,8 +11,8 @@ Stages, in the order in which KVM, the virtual CPU interface and the guest perfo
 
 A timer's line also falls when vcpu_put removes the timer from the PE, and rises when vcpu_load
 restores the timer. The trace has both events, because the line of real hardware changes, too. These
-two events are no part of an interrupt's life: CTL and CVAL of the guest's timer have not changed.
-`Parking` finds these events.
+two events are not stages of an interrupt, because CTL and CVAL of the guest's timer have not
+changed. `Parking` finds these events.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ STEPS = (("fire", "deliver"), ("deliver", "ack"), ("ack", "eoi"), ("fire", "eoi"
 
 @dataclass(slots=True)
 class Life:
-    """The life of one interrupt on one vCPU. A stage is None if it has not happened yet, or if its
-    event belongs to another interrupt."""
+    """One occurrence of an interrupt on a vCPU, with the time of each stage (`STAGES`). A stage
+    that has not happened yet is None. ``deliver`` is also None if the vCPU took the exception for
+    another interrupt."""
 
     intid: int
     vcpu: int
@@ -43,7 +44,8 @@ class Life:
     eoi: Stamp | None = None
 
     def latency(self, start: str, end: str) -> Latency | None:
-        """The time from one stage to another, or None if one of the stages is missing."""
+        """The time from the stage ``start`` to the stage ``end``. None if one of the stages is
+        missing."""
         first: Stamp | None = getattr(self, start)
         last: Stamp | None = getattr(self, end)
         if first is None or last is None:
@@ -56,8 +58,8 @@ class Life:
 
 
 class Latency(NamedTuple):
-    """The time between two stages: virtual time in ns, and instructions of the vCPU (None if the
-    stages are of different vCPUs)."""
+    """The time between two stages of an interrupt: virtual time in ns, and instructions of the
+    vCPU. ``insns`` is None if the stages happened on different vCPUs."""
 
     ns: int
     insns: int | None
@@ -73,7 +75,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(values: Sequence[int]) -> Statistics | None:
-    """The statistics of ``values``; None without values."""
+    """The statistics of ``values``. None if there are no values."""
     return (
         Statistics(len(values), min(values), int(median(values)), max(values)) if values else None
     )
@@ -81,9 +83,10 @@ def statistics(values: Sequence[int]) -> Statistics | None:
 
 class Summary(NamedTuple):
     """Statistics of all occurrences of one interrupt. ``fired``, ``acknowledged`` and ``ended`` are
-    counts of occurrences. ``period_ns`` is the minimum, median and maximum time between two
-    successive fire stages. ``steps`` maps a pair of stages of `Life` (from, to) to the minimum,
-    median and maximum time between the two stages, in ns and in instructions."""
+    counts of occurrences. ``period_ns`` has statistics of the time between two successive fire
+    stages. The keys of ``steps`` are pairs of stages (from, to). The values are statistics of the
+    time between the two stages, in ns and in instructions. Statistics are None if there are no
+    values."""
 
     intid: int
     fired: int
@@ -94,7 +97,7 @@ class Summary(NamedTuple):
 
 
 def summarize(lives: Iterable[Life]) -> list[Summary]:
-    """One summary per INTID, sorted by INTID."""
+    """A summary for each INTID, sorted by INTID."""
     groups: dict[int, list[Life]] = {}
     for life in lives:
         groups.setdefault(life.intid, []).append(life)
@@ -117,7 +120,7 @@ def _count(lives: list[Life], stage: Callable[[Life], Stamp | None]) -> int:
 
 
 def _periods(lives: list[Life]) -> list[int]:
-    """The times between two consecutive fire stages on the same vCPU."""
+    """The times, in ns, between two consecutive fire stages on the same vCPU."""
     fired: dict[int, list[int]] = {}
     for life in lives:
         if life.fire is not None:
@@ -132,16 +135,18 @@ def _step(lives: list[Life], start: str, end: str) -> tuple[Statistics | None, S
 
 
 class Parking:
-    """Finds the `TimerLine` events that vcpu_put and vcpu_load cause. These events are no part of
-    an interrupt's life. `Schedule` events show when a vCPU is put and loaded."""
+    """Finds the `TimerLine` events that vcpu_put and vcpu_load cause. These events are not stages
+    of an interrupt, because the guest's timer has not changed. `Schedule` events show when a vCPU
+    is put and loaded."""
 
     def __init__(self) -> None:
         self._put: dict[int, int] = {}  # by vCPU that is not loaded: time of its vcpu_put in ns
         self._parked: set[tuple[int, str]] = set()  # lines that were high at vcpu_put
 
     def schedule(self, stamp: Stamp, event: Schedule) -> list[str]:
-        """Record a `Schedule` event. If the event loads a vCPU, returns the timers with a line that
-        fell while the vCPU was not loaded; else no timers."""
+        """Record a `Schedule` event. If the event loads a vCPU, returns the names of the timers
+        whose line was high at vcpu_put and is not high any more. For any other event, returns no
+        names."""
         if event.what == "put":
             self._put[event.target] = stamp.ns
         if event.what != "load":
@@ -152,7 +157,7 @@ class Parking:
         return sorted(timer for _, timer in fallen)
 
     def hides(self, stamp: Stamp, event: TimerLine) -> bool:
-        """Whether a change of a line is caused by vcpu_put, or by the next vcpu_load."""
+        """True if vcpu_put, or the vcpu_load that follows, caused this change of a timer's line."""
         line = stamp.vcpu, event.timer
         if event.level:
             parked = line in self._parked

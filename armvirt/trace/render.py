@@ -28,13 +28,14 @@ STYLES = {
     "console": "dim",
 }
 INDENT = 4
-"""The indentation of a continued line if there is no room below the beginning of its text."""
+"""The indentation in columns of a continued line. It is used if a word is too long for a line that
+starts below the beginning of the text."""
 STAGES_WITH_PC = ("program", "deliver")
 
 
 def location(row: Row, lookup: Lookup | None) -> str:
-    """The place in the guest's code of a row's event: a symbol if the address has one, else the
-    address. "" if the event has no place."""
+    """The address in the guest's code for the event of a row: a symbol if the address has one, else
+    the number. The result is "" for a row that shows no address."""
     if row.stage not in STAGES_WITH_PC or row.vcpu < 0:
         return ""
     return (lookup(row.pc) if lookup else None) or f"{row.pc:#x}"
@@ -43,7 +44,8 @@ def location(row: Row, lookup: Lookup | None) -> str:
 def latencies(life: Life) -> str:
     """The latencies of an interrupt as text: ``12 + 328 + 680 = 1,020 ns, 1,005 insns``. The
     summands are the ns from fire to deliver, from deliver to ack, and from ack to eoi. If a stage
-    is missing, the text has only the total since fire or ack. "" if the interrupt has not ended."""
+    is missing, the text has only the total since fire, or since ack if there is no fire. The text
+    is "" if the interrupt has not ended."""
     steps = [latency for start, end in STEPS[:3] if (latency := life.latency(start, end))]
     total = life.latency("fire", "eoi") or life.latency("ack", "eoi")
     if total is None:
@@ -55,7 +57,7 @@ def latencies(life: Life) -> str:
 
 
 def plain(row: Row, lookup: Lookup | None = None) -> str:
-    """One row as text."""
+    """One row of the timeline as plain text."""
     cpu = str(row.vcpu) if row.vcpu >= 0 else "-"
     tail = location(row, lookup)
     if row.life is not None and (text := latencies(row.life)):
@@ -66,8 +68,8 @@ def plain(row: Row, lookup: Lookup | None = None) -> str:
 
 
 def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
-    """One row for a terminal. A long text continues on the next line, below its beginning. A word
-    is broken only if it is longer than the width of the terminal."""
+    """One row of the timeline for a terminal. A long text continues on the next line, below its
+    beginning. A word is broken only if the word is longer than the width of the terminal."""
     from rich.text import Text
 
     style = STYLES.get(row.stage, "")
@@ -88,8 +90,9 @@ def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
 
 
 def _under(head: Text, body: Text, width: int) -> Text:
-    """``body`` after ``head``, in lines of ``width`` characters. A further line of ``body`` starts
-    below its first line, or further left if a word needs the room."""
+    """Put ``body`` after ``head``, in lines of ``width`` characters. If ``body`` needs more lines,
+    the further lines start below its beginning, or further left if a word would be too long
+    there."""
     from rich.console import Console
     from rich.text import Text
 
@@ -109,7 +112,7 @@ COLUMNS = ("", "count", "min ns", "median ns", "max ns", "min insns", "median", 
 
 
 def summary_rows(summary: Summary) -> list[tuple[str, ...]]:
-    """The rows of the table of one INTID. The columns are `COLUMNS`."""
+    """The rows of the summary table of one INTID. The columns are `COLUMNS`."""
     rows = [_cells(f"{start} → {end}", *summary.steps[start, end]) for start, end in STEPS]
     return [*rows, _cells("fire → next fire", summary.period_ns, None)]
 

@@ -26,8 +26,8 @@ ERRORS = {
 
 
 class Pend(NamedTuple):
-    """A pending bit that a write of ISPENDR (``sets`` True) or ICPENDR (``sets`` False) changes.
-    ``vcpu`` is `ANY` for an interrupt that all vCPUs share."""
+    """A pending bit that a write of ISPENDR or ICPENDR changes. ``sets`` is True for ISPENDR and
+    False for ICPENDR. ``vcpu`` is `ANY` for an interrupt that all vCPUs share."""
 
     intid: int
     vcpu: int
@@ -42,11 +42,12 @@ def key_of(vcpu: int, intid: int) -> tuple[int, int]:
 
 
 def pends(event: GicAccess, vcpu: int, model: int) -> Iterator[Pend]:
-    """Yield the pending bits that an access of ``vcpu`` to GICD or GICR writes. ``model`` is the
-    version of the GIC.
+    """Yield the pending bits that an access by ``vcpu`` to GICD or GICR sets or clears. ``model``
+    is the version of the GIC.
 
-    The pending bits of SGIs are read-only in a GICv2 (IHI 0048 4.3.7). The distributor of a GICv3
-    has no private interrupts (IHI 0069 12.9).
+    Some bits are left out, because a write does not change them: the bits of SGIs in a GICv2 are
+    read-only (IHI 0048 4.3.7), and the distributor of a GICv3 has no private interrupts (IHI 0069
+    12.9).
     """
     offset, who = event.offset, vcpu
     if event.frame == "GICR":

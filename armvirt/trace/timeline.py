@@ -1,7 +1,7 @@
 """Makes the rows of a timeline from events.
 
-An interrupt has a life: the stages from its rising line to its end of interrupt
-(`armvirt.trace.lifecycle`). This module decides to which life an event belongs.
+A `Life` is one occurrence of an interrupt: the stages from its rising line to its end of interrupt
+(`armvirt.trace.lifecycle`). This module decides to which `Life` an event belongs.
 `armvirt.trace.render` displays the rows.
 """
 
@@ -48,9 +48,10 @@ EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 class Row(NamedTuple):
     """One row of the timeline. ``ns`` is the time, ``delta`` the ns since the previous row.
-    ``vcpu`` is -1 without a vCPU. ``stage`` is the kind of the row, ``text`` describes the event,
-    and ``pc`` is the address in the guest's code. In the row of an end of interrupt, ``life`` has
-    all stages of this interrupt; in all other rows ``life`` is None."""
+    ``vcpu`` is -1 if there is no vCPU. ``stage`` is the kind of the event (for example "fire" or
+    "eoi"), ``text`` describes the event, and ``pc`` is the address in the guest's code. In the row
+    of an end of interrupt, ``life`` has all stages of this interrupt; in all other rows ``life`` is
+    None."""
 
     ns: int
     delta: int
@@ -62,13 +63,13 @@ class Row(NamedTuple):
 
 
 class Timeline:
-    """A sink that makes a timeline. ``show`` is called with each row as soon as the row is
-    complete. ``lives`` has every interrupt of the run.
+    """A sink that makes a timeline. The function ``show`` is called with each row as soon as the
+    row is complete. ``lives`` has a `Life` for each occurrence of an interrupt in the run.
 
     ``frequency`` is the frequency of the counter in Hz, ``names`` are the names of the board's
-    INTIDs. ``virtual_start`` is the virtual count at time 0 in ticks (None: unknown); the time
-    until a compare value is reached is computed from this count. ``model`` is the version of the
-    GIC.
+    INTIDs. ``virtual_start`` is the virtual count at time 0 in ticks; None if the count is unknown.
+    The timeline uses this count to display how long it takes until the count reaches a CVAL.
+    ``model`` is the version of the GIC.
     """
 
     def __init__(
@@ -126,7 +127,8 @@ class Timeline:
         return summarize(self.lives)
 
     def flush(self) -> None:
-        """Show an unfinished console line."""
+        """Show the last line of the guest's console, if the guest has not ended this line with a
+        line feed."""
         if self._line:
             self._console_row(Stamp(self._last_ns, 0, -1, 0))
 
@@ -194,8 +196,8 @@ class Timeline:
         self._row(stamp, "fire", text, vcpu=vcpu)
 
     def _inject(self, stamp: Stamp, event: VgicInject) -> None:
-        """Handle an interrupt from a source other than a timer. `_timer_line` handles the
-        timers."""
+        """Handle an interrupt from a source that is not a timer. `_timer_line` handles the
+        interrupts of the timers."""
         if event.intid in TIMER_INTIDS.values() or not event.level:
             return
         if event.intid < 16 and event.target < 0:
@@ -224,8 +226,9 @@ class Timeline:
         return key in self._waiting and key not in self._withdrawn
 
     def _gic_access(self, stamp: Stamp, event: GicAccess) -> None:
-        """Handle writes of pending bits. A write of ISPENDR starts the life of an interrupt. After
-        a write of ICPENDR the interrupt is not pending, so its next event starts another life."""
+        """Handle writes of ISPENDR and ICPENDR. A write of ISPENDR starts a new `Life`, unless the
+        interrupt is waiting already. After a write of ICPENDR the interrupt is not pending, so the
+        next event that raises the interrupt starts a new `Life`."""
         for intid, vcpu, register, sets in pends(event, stamp.vcpu, self._model):
             if not sets:
                 self._withdrawn.add(key_of(vcpu, intid))

@@ -1,9 +1,9 @@
 """A sink that records the last write of each register of the GIC and of the timers.
 
-In an array of registers with a bit per INTID, the sink has one record for each bit, because a write
-for another interrupt does not matter. A bit of a set register (ISENABLER) and the same bit of its
-clear register (ICENABLER) have one record together. In other registers each byte has a record,
-because a priority has one byte.
+In an array of registers with a bit per INTID, the sink has one record for each bit. So a write for
+one interrupt does not replace the record of another interrupt. A bit of a set register (ISENABLER)
+and the same bit of its clear register (ICENABLER) share one record. In all other registers each
+byte has a record, because the priority of an interrupt has one byte.
 """
 
 from __future__ import annotations
@@ -60,9 +60,14 @@ Key = tuple[object, ...]
 
 class LastWrite(NamedTuple):
     """The last write of a register, or the last event of another kind. ``what`` is the name of the
-    register or of an ITS command; `RAISED`, `LOWERED` or `TAKEN` for an interrupt; or `OFF`.
-    ``value`` is the value written; for an ITS command, its error (0: none). ``ns``, ``vcpu`` and
-    ``pc`` are the time, the CPU and the place."""
+    register or of an ITS command. For other events ``what`` is `RAISED` or `LOWERED` (the input of
+    an interrupt), `TAKEN` (an acknowledge), or `OFF` (the vCPU was powered off and the register was
+    reset).
+
+    ``value`` is the value written. For an ITS command, ``value`` is the error of the command, 0 if
+    there was no error. ``ns``, ``vcpu`` and ``pc`` are the time, the CPU and the address in the
+    guest's code.
+    """
 
     what: str
     value: int
@@ -72,7 +77,7 @@ class LastWrite(NamedTuple):
 
 
 class LastWriters:
-    """A sink that records the last write of each register and, in ``history``, counts and times of
+    """A sink that records the last write of each register. ``history`` has the counts and times of
     the past events of each interrupt. Events before the sink was attached are unknown."""
 
     def __init__(self) -> None:
@@ -95,15 +100,16 @@ class LastWriters:
         self._places: dict[int, tuple[int, int]] = {}  # by LPI: device and collection
 
     def restart(self, ns: int, *, loaded: bool = False) -> None:
-        """Forget all events, because the machine was reset at ``ns``, or (``loaded``) because a
-        saved state of the time ``ns`` was loaded. ``since`` is set to ``ns``. ``blind`` is True
-        after a load: the events before ``ns`` are unknown."""
+        """Forget all events, because the machine was reset at ``ns``, or because a saved state was
+        loaded whose time is ``ns`` (``loaded`` True). ``since`` is set to ``ns``. After a load
+        ``blind`` is True, because the events before ``ns`` are unknown."""
         self._forget()
         self.since, self.blind = ns, loaded
 
     def never(self, what: str) -> str:
-        """The text for an event that never happened. ``what`` is a verb such as "written", which
-        gives ``never written``, or after a restart ``not written since 1,234 ns``."""
+        """The text for an event that never happened. ``what`` is a participle, for example
+        "written". The text is then ``never written``, or after a restart
+        ``not written since 1,234 ns``."""
         return f"never {what}" if self.since is None else f"not {what} since {self.since:,} ns"
 
     def __call__(self, stamp: Stamp, event: Event) -> None:
@@ -117,21 +123,22 @@ class LastWriters:
     def memory(
         self, frame: str, offset: int, size: int = 4, bit: int = -1, vcpu: int = ALL
     ) -> LastWrite | None:
-        """The last write of the register at ``offset`` of a frame. With ``bit``, the last write of
-        this bit, if the register has a bit per INTID. With ``vcpu``, the last write by this vCPU,
-        for a register that each vCPU has at the same address."""
+        """The last write of the register at ``offset`` of a frame. If ``bit`` is not -1 and the
+        register has a bit per INTID, only writes of this bit count. If ``vcpu`` is not `ALL`, only
+        writes by this vCPU count, because each vCPU has its own register at the same address."""
         if bit >= 0 and _has_bits(frame, offset):
             return self._writes.get((frame, offset & ~CLEAR, "bit", bit, vcpu))
         return latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))
 
     def system(self, vcpu: int, name: str) -> LastWrite | None:
-        """The last write of a system register of a vCPU. TVAL is a view of CVAL, so a write of
-        CNT*_TVAL is also a write of CNT*_CVAL."""
+        """The last write of a system register of a vCPU. A write of CNT*_TVAL changes CNT*_CVAL, so
+        it counts as a write of CNT*_CVAL, too."""
         view = name.replace("_CVAL_", "_TVAL_")
         return latest(self._writes.get((vcpu, each)) for each in {name, view})
 
     def raised(self, intid: int, vcpu: int = ALL) -> LastWrite | None:
-        """The last change of an interrupt's input. ``vcpu`` is the vCPU of a private interrupt."""
+        """The last change of an interrupt's input. ``vcpu`` is the vCPU of a private interrupt, or
+        `ALL`."""
         return self._writes.get(("input", intid, vcpu))
 
     def acknowledged(self, intid: int, vcpu: int) -> LastWrite | None:
@@ -139,8 +146,8 @@ class LastWriters:
         return self._writes.get(("ack", intid, vcpu))
 
     def entered(self, vcpu: int) -> Stamp | None:
-        """The last interrupt exception of a vCPU; None if the vCPU has acknowledged an interrupt
-        since."""
+        """The time of the last IRQ or FIQ exception of a vCPU. None if there was no such exception,
+        or if the vCPU has acknowledged an interrupt since."""
         return self._entries.get(vcpu)
 
     def commanded(self, intid: int, names: Iterable[str]) -> LastWrite | None:
@@ -241,7 +248,8 @@ def _has_bits(frame: str, offset: int) -> bool:
 
 
 def _name(frame: str, offset: int) -> str:
-    """The name of a register with a bit per INTID; for any other register, its frame and offset."""
+    """The name of a register with a bit per INTID. For any other register the result is its frame
+    and offset."""
     if not _has_bits(frame, offset):
         return f"{frame}+{offset:#x}"
     within = offset % GICR_SIZE % GICR_FRAME_SIZE if frame == "GICR" else offset
@@ -254,9 +262,9 @@ _ROWS: dict[str, tuple[MmioRow, ...]] = {
 
 
 def register_name(frame: str, offset: int) -> str:
-    """The name of the register at an offset of a frame: ``GICR_WAKER``. In an array of registers
-    the name has the number of the word: ``GICD_ISPENDR1``. An unknown offset gives
-    ``GICR+0x40``."""
+    """The name of the register at an offset of a frame, for example ``GICR_WAKER``. In an array of
+    registers the name contains the index of the register: ``GICD_ISPENDR1``. For an unknown offset
+    the result is the frame and the offset: ``GICR+0x40``."""
     within, rows = offset, _ROWS.get(frame, ())
     if frame == "GICR":
         within = offset % GICR_SIZE
