@@ -24,13 +24,13 @@ DEFAULT_LIMIT_NS = 100_000_000
 
 @dataclass(frozen=True)
 class Case:
-    """One guest, ready to run. ``settings`` are arguments of `Machine`, ``limits`` are arguments of
-    `Machine.run`.
+    """One guest of a suite, with its settings and its expected result. ``settings`` are arguments
+    of `Machine`, ``limits`` are arguments of `Machine.run`.
 
-    ``trace`` and ``dump_dtb`` are the files that the run writes. ``trace_hash`` is the hash that
-    the run must have, or True if the report only shows the hash. ``expect`` is the verdict that the
-    run must have. If ``exit_raw`` is not None, the guest must end with this exit code, and
-    ``expect`` does not matter.
+    ``trace`` and ``dump_dtb`` are the files that the run writes; None if the run writes no such
+    file. ``trace_hash`` is the hash that the run must have. If ``trace_hash`` is True, the report
+    only shows the hash. ``expect`` is the verdict that the run must have. If ``exit_raw`` is not
+    None, the guest must end with this exit code, and ``expect`` does not matter.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Case:
     debug: bool = False
 
     def machine(self, sinks: Iterable[Sink] = (), watch: Watch | None = None) -> Machine:
-        """Make the machine; UserError for settings or files that cannot be used."""
+        """Make the machine. Raises UserError if the settings or files cannot be used."""
         from armvirt.machine import Machine
 
         guest = find(self.image) if self.image is not None else None
@@ -73,13 +73,13 @@ class Case:
             return machine.run(**limits)
 
     def accepts(self, verdict: str) -> bool:
-        """Whether a run with this verdict is as expected. A guest that is expected to pass may also
-        power off without a verdict, as for ``armvirt run``."""
+        """True if this verdict is the expected verdict. A guest that is expected to pass may also
+        power off without a verdict of its own: ``armvirt run`` treats this as success, too."""
         return verdict == self.expect or (self.expect == "pass" and verdict == "off")
 
     def difference(self, result: Result) -> str:
-        """How a run differs from its expected result, as text: "expected pass, got stuck". The text
-        is "" if the run is as expected."""
+        """How a run differs from its expected result, as text, for example "expected pass, got
+        stuck". The text is "" if the run is as expected."""
         if self.exit_raw is not None and result.guest_code != self.exit_raw:
             ended = (
                 f"exit code {result.guest_code}"

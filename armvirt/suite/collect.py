@@ -1,5 +1,5 @@
-"""The cases of ``armvirt test`` and the pytest plugin, from folders, guests and files armvirt.toml.
-A case is one guest with its settings and its expected result (`armvirt.suite.case`).
+"""Finds the cases of ``armvirt test`` and of the pytest plugin in folders, guests and files
+armvirt.toml. A case is one guest with its settings and its expected result (`armvirt.suite.case`).
 
 A suite is a folder of guests, one guest, or a file armvirt.toml (`armvirt.suite.toml`). In a folder
 without armvirt.toml each ELF or Image is expected to pass.
@@ -23,9 +23,9 @@ GUEST_NAMES = ("Image", "Image.gz")
 
 
 def collect(paths: Iterable[str]) -> list[Case]:
-    """The cases of all ``paths``, in order. UserError for a path that is not a suite, and for an
-    error of a case that can be found before its run: a missing or unusable file, an impossible
-    board, an output that would overwrite an input."""
+    """The cases of all ``paths``, in order. Raises UserError if a path is not a suite, or if a case
+    has an error that can be found before its run: a missing or unusable file, an impossible board,
+    or an output that would overwrite an input."""
     paths = list(paths)
     known = guests()
     cases = [case for path in paths for case in _collect_one(path, known)]
@@ -71,8 +71,8 @@ def _collect_one(text: str, known: dict[str, Guest]) -> list[Case]:
 
 
 def folder_cases(folder: Path) -> list[Case]:
-    """The cases of a folder: the guests in its armvirt.toml. Without armvirt.toml, every guest in
-    the folder."""
+    """The cases of a folder: the guests in its armvirt.toml. If there is no armvirt.toml, every
+    guest in the folder is a case."""
     if os.path.exists(folder / FILE):
         return toml_cases(folder / FILE)
     try:

@@ -55,12 +55,13 @@ class Outcome:
         return (self.difference or f"expected {self.expect}, got {self.verdict}") + reason
 
     def details(self) -> Details:
-        """Details about the end of the run, as titles and lines."""
+        """Details about the end of the run, as pairs of a title and lines of text."""
         return _titled(self.console, self.events, self.code)
 
 
 class Tail:
-    """A sink that keeps the last events. The bytes of the guest's console are left out."""
+    """A sink that keeps the last ``length`` events. The output and input of the guest's console are
+    left out."""
 
     _uart = range(0)
 
@@ -75,15 +76,15 @@ class Tail:
             self.events.append((stamp, event))
 
     def attach(self, machine: Machine) -> Machine:
-        """Leave out the accesses to the UART of this machine's console. Call this before the
-        machine runs. Returns the machine."""
+        """Make this sink leave out the accesses to the UART of this machine's console. This method
+        must be called before the machine runs. Returns the machine."""
         self._uart = machine.board.memmap.UART.addresses
         return machine
 
 
 def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds: float) -> Outcome:
-    """The outcome of a run that has a verdict. ``tail`` is a sink of the machine, ``seconds`` the
-    host time of the run."""
+    """The outcome of a run that has a verdict. ``tail`` is the sink that has kept the last events
+    of the machine. ``seconds`` is the host time of the run."""
     difference = case.difference(result)
     ok = not difference
     outcome = Outcome(case.name, case.expect, result.verdict, ok, result.diagnosis, difference)
@@ -97,7 +98,7 @@ def outcome_of(case: Case, machine: Machine, result: Result, tail: Tail, seconds
 
 
 def machine_details(machine: Machine, tail: Tail) -> Details:
-    """Details about a machine in its present state, as titles and lines."""
+    """Details about a machine in its present state, as pairs of a title and lines of text."""
     console = machine.console.text
     return _titled(
         console_tail(console), event_tail(machine, tail), code_around(machine, _pc(machine))
@@ -117,7 +118,7 @@ def console_tail(console: str) -> list[str]:
 
 
 def event_tail(machine: Machine, tail: Tail) -> list[str]:
-    """The last events, one line each."""
+    """The last events as text, one line for each event."""
     return [_event_line(machine, stamp, event) for stamp, event in tail.events]
 
 
@@ -136,8 +137,8 @@ def _pc(machine: Machine) -> int:
 
 
 def code_around(machine: Machine, pc: int) -> list[str]:
-    """Disassembly around ``pc`` in the first CPU's address space; empty if ``pc`` is not in
-    memory."""
+    """The disassembly of the code around ``pc`` in the first CPU's address space, as lines of text.
+    The list is empty if ``pc`` is not in memory."""
     from armvirt.errors import ArmvirtError
 
     ipa = machine.board.vcpus[0].translate(pc)

@@ -1,6 +1,6 @@
 """The file armvirt.toml, which describes the guests of a suite::
 
-    [defaults]              # any key of [[guest]] but name and path
+    [defaults]              # any key of [[guest]] except name and path
     timeout = "30s"
 
     [[guest]]
@@ -45,8 +45,8 @@ _TOKEN = re.compile(
 
 
 def toml_cases(path: Path) -> list[Case]:
-    """The cases that a file describes. UserError, with the name of the file, for a key or a value
-    that a suite cannot have."""
+    """The cases that a file describes. Raises UserError for a key or a value that a suite cannot
+    have. The message begins with the name of the file."""
     document = _document(path)
     try:
         _known_keys(document, frozenset({"defaults", "guest"}), "the file")
@@ -87,8 +87,9 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 def _longest_key(text: str) -> int:
-    """The number of parts of the longest dotted key in ``text``. A text in the form of a dotted key
-    counts as a key. The time of the TOML parser grows with the square of this number."""
+    """The number of parts of the longest dotted key in ``text``. The time of the TOML parser grows
+    with the square of this number. Any text in the form of a dotted key counts, for example in a
+    comment."""
     longest = parts = 0
     for match in _TOKEN.finditer(text):
         if match.lastgroup == "dot":
@@ -145,8 +146,8 @@ def _value(folder: Path, name: str, key: Key, value: Any) -> Any:
 def _identity(
     folder: Path, row: dict[str, Any], bundled: dict[str, Guest]
 ) -> tuple[str, str | None]:
-    """(name, image) of a guest. The image is a path or the name of a bundled guest; None for
-    firmware alone (``bios``)."""
+    """The pair (name, image) of a guest. The image is a path or the name of a bundled guest. The
+    image is None if only firmware runs (the key ``bios``)."""
     name, path = row.get("name"), row.get("path")
     for key, value in (("name", name), ("path", path)):
         if value is not None and not isinstance(value, str):
@@ -186,7 +187,8 @@ def _flag(_folder: Path, value: Any) -> bool:
 
 
 def _unit(parse: Callable[[str], Any]) -> Read:
-    """A reader of a number, or of a text that ``parse`` understands."""
+    """Make the function that reads the value of a key. The value is a number, or a text that
+    ``parse`` can convert."""
 
     def read(_folder: Path, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
@@ -213,7 +215,8 @@ def _reader(setting: Setting) -> Read:
 
 
 class Key(NamedTuple):
-    """A key of [[guest]]: how its value is read, and where it is stored in a `Case`."""
+    """A key of [[guest]]: the function that reads its value, and the place in a `Case` that stores
+    the value."""
 
     read: Read
     goes: str  # settings or limits of the case, or "" for a field of the case itself

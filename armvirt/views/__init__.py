@@ -1,1 +1,2 @@
-"""Views of a machine as text: why an interrupt is not taken, and the state of the GIC."""
+"""Displays the state of a machine as text: why an interrupt is not taken, and the state of the
+GIC."""

@@ -38,10 +38,11 @@ UNRECORDED = (
 
 
 class Step(NamedTuple):
-    """One check (``station``) as text. ``register`` and ``value`` are the register that the check
-    reads. ``written`` is the time and place of the last write of this register, or of the last
-    raise or acknowledge of the interrupt. ``writer`` is the same text with the address. Both texts
-    are "" if the event was not recorded, or if a guest cannot write the register."""
+    """The result of one check as text. ``station`` is the check. ``register`` and ``value`` are the
+    register that the check reads. ``written`` has the time and the place in the guest's code of the
+    last write of this register, or of the last raise or acknowledge of the interrupt. ``writer`` is
+    the same text with the address. Both texts are "" if the event was not recorded, or if a guest
+    cannot write the register."""
 
     station: Check
     passed: bool
@@ -56,12 +57,12 @@ class Step(NamedTuple):
 class Explanation(Showable):
     """Why vCPU ``vcpu`` does not take INTID ``intid`` at the time ``ns``.
 
-    ``steps`` are the checks. ``held`` is the first check that blocks the interrupt (None: the
-    interrupt is taken). ``state`` is "waiting", "handled" (the interrupt is active) or "entered"
-    (the vCPU took an interrupt exception, and has acknowledged no interrupt since). ``cause`` is
-    the mistake that the history of the run shows, if there is one (`armvirt.views.causes`).
-    ``recorded`` is True if there is a history. ``versus`` says why another interrupt is taken
-    first, if the caller asked this.
+    ``steps`` are the results of the checks. ``held`` is the first check that blocks the interrupt;
+    None if the interrupt is taken. ``state`` is "waiting", "handled" (the interrupt is active) or
+    "entered" (the vCPU took an interrupt exception, and has acknowledged no interrupt since).
+    ``cause`` is the mistake that the history of the run shows; None if the history shows no mistake
+    (`armvirt.views.causes`). ``recorded`` is True if there is a history. ``versus`` is a text that
+    says why another interrupt is taken first; "" if the caller did not name another interrupt.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class Explanation(Showable):
 
     @property
     def also(self) -> list[str]:
-        """The later checks that would also block the interrupt, without those in `CONSEQUENCES`."""
+        """The names of the later checks that would also block the interrupt. The checks in
+        `CONSEQUENCES` are left out, because they fail only as long as the first check fails."""
         later = (step.station for step in self.steps if not step.passed and step is not self.held)
         return [station.value for station in later if station not in CONSEQUENCES]
 
@@ -169,8 +171,8 @@ class Explanation(Showable):
         return step.station.value, sign, text, name, step.value, step.written
 
     def _marks(self) -> dict[int, str]:
-        """The styles of the rows: red for the first check that blocks the interrupt, green for the
-        checks before it, faint for those after it."""
+        """The style of each row of the table: red for the first check that blocks the interrupt,
+        green for the checks before it, faint for the checks after it."""
         held = self.held
         at = len(self.steps) if held is None else self.steps.index(held)
         return {
@@ -181,9 +183,10 @@ class Explanation(Showable):
 def explain(
     machine: Subject, intid: int, vcpu: int | None = None, versus: int | None = None
 ) -> Explanation:
-    """Explain why a vCPU does not take an interrupt. Without ``vcpu``, the vCPU is the target of an
-    SPI or LPI, or the first vCPU on which a private interrupt is in use. ``versus`` is the INTID of
-    an interrupt that is taken instead. UserError for an interrupt or vCPU that does not exist."""
+    """Explain why a vCPU does not take an interrupt. If ``vcpu`` is None, the vCPU is the target of
+    an SPI or LPI, or the first vCPU that uses a private interrupt. ``versus`` is the INTID of
+    another interrupt that is taken instead, None if there is none. Raises UserError if an interrupt
+    or the vCPU does not exist."""
     vm = machine.board.vm
     check(machine, intid, vcpu)
     who = _whose(machine, intid) if vcpu is None else vcpu
@@ -222,7 +225,8 @@ class _Scene(NamedTuple):
 
 
 def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
-    """Check that this machine can have the interrupt and the vCPU. UserError if it cannot."""
+    """Raise UserError if this machine does not have the interrupt ``intid`` or the vCPU
+    ``vcpu``."""
     cpus = len(machine.board.vcpus)
     if vcpu is not None and not 0 <= vcpu < cpus:
         raise UserError(f"CPU {vcpu} does not exist: this machine has {cpus}, counted from 0")
@@ -239,7 +243,8 @@ def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
 
 
 def _whose(machine: Subject, intid: int) -> int:
-    """The vCPU to examine if the caller has named no vCPU."""
+    """The vCPU to explain if the caller has named no vCPU: the target of an SPI or LPI, or the
+    first vCPU that uses a private interrupt."""
     dist = machine.board.vm.vgic_of().dist
     if intid >= 32:
         irq = dist.lpis.get(intid) if intid >= FIRST_LPI else dist.spi(intid)
@@ -255,10 +260,10 @@ def _matters(machine: Subject, irq: VgicIrq, vcpu: int) -> bool:
 
 
 def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]:
-    """(state, steps) of an explanation. The state is "handled" if the interrupt is active. The
-    state is "entered" if only PSTATE masks the interrupt, and the vCPU took an interrupt exception
-    but has acknowledged no interrupt since. In this state a read of IAR would return the interrupt.
-    Otherwise the state is "waiting"."""
+    """The pair (state, steps) of an explanation. The state is "handled" if the interrupt is active.
+    The state is "entered" if only PSTATE masks the interrupt, and the vCPU took an interrupt
+    exception but has acknowledged no interrupt since. A read of IAR would then return the
+    interrupt. Otherwise the state is "waiting"."""
     steps, held = [_step(scene, finding) for finding in findings], first_held(findings)
     if held is None:
         return "waiting", steps

@@ -30,8 +30,9 @@ HEADINGS = {
 
 class GicView(Showable):
     """A snapshot of the interrupt controller, taken when this object is made. ``vcpu`` selects the
-    private interrupts and registers of one vCPU. ``everything`` adds the interrupts that are not in
-    use. UserError for a vCPU that does not exist."""
+    private interrupts and registers of one vCPU; None selects all vCPUs. If ``everything`` is True,
+    the snapshot includes the interrupts that are not in use. Raises UserError if the vCPU does not
+    exist."""
 
     def __init__(
         self, machine: Subject, vcpu: int | None = None, *, everything: bool = False
@@ -56,11 +57,11 @@ class GicView(Showable):
         return f"<GicView: GICv{self.model} at {self.ns:,} ns, {len(self.interrupts)} interrupts>"
 
     def rows(self) -> list[dict[str, object]]:
-        """The interrupts as plain data."""
+        """The interrupts as dictionaries, one per interrupt."""
         return self.interrupts
 
     def data(self) -> dict[str, Any]:
-        """Everything as plain data, for JSON."""
+        """The complete snapshot as plain data for JSON."""
         return {
             "ns": self.ns, "model": self.model, "distributor": self.distributor,
             "redistributors": self.redistributors, "interfaces": self.interfaces,
@@ -98,8 +99,8 @@ class GicView(Showable):
         return [*parts, table._replace(marks=self._marks())]
 
     def _marks(self) -> dict[int, str]:
-        """The styles of the rows: bold for pending or active interrupts, faint for disabled
-        interrupts."""
+        """The style of each row of the table: bold for pending or active interrupts, faint for
+        disabled interrupts."""
         return {
             n: "bold yellow" if row["pending"] else "bold green" if row["active"] else "dim"
             for n, row in enumerate(self.interrupts)
@@ -107,5 +108,6 @@ class GicView(Showable):
         }
 
     def _named(self, rows: list[dict[str, object]], column: str) -> list[dict[str, object]]:
-        """``rows`` for display: the names of the INTIDs are added in the column ``column``."""
+        """A copy of ``rows`` for display. Each INTID in the column ``column`` is followed by its
+        name."""
         return [{**row, column: self._names.short(row[column])} for row in rows]

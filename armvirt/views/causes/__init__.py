@@ -1,5 +1,5 @@
-"""Rules that find the cause if an interrupt is not taken, or does not stop. The rules combine the
-checks of an interrupt with its history.
+"""Rules that find out why an interrupt is not taken, or why it is taken again and again. The rules
+use the checks of an interrupt and the recorded history of the run.
 
 The checks (`armvirt.hyp.diagnosis.trace`) show what blocks an interrupt at this moment. The rules
 find the mistake of the guest that leads to this state. Each rule detects one kind of mistake, and
@@ -47,6 +47,6 @@ RULES: tuple[Callable[[Evidence], Cause | None], ...] = (
 
 
 def cause_of(evidence: Evidence) -> Cause | None:
-    """The cause that the first applicable rule finds. None if no rule applies: the first check that
-    blocks the interrupt is then the full explanation."""
+    """The cause that the first applicable rule finds. None if no rule applies. In this case the
+    first check that blocks the interrupt is the full explanation."""
     return next((cause for rule in RULES if (cause := rule(evidence)) is not None), None)

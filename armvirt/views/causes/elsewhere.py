@@ -1,5 +1,5 @@
-"""Rules for writes that concern a wrong interrupt, vCPU, frame or group, and for priorities that
-the mask blocks."""
+"""Rules for writes to a wrong interrupt, vCPU, frame or group, and for interrupts that the priority
+mask blocks."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ OPEN = 0xF0  # the guest means a mask of at least this value to block no interru
 
 
 def enabled_elsewhere(evidence: Evidence) -> Cause | None:
-    """The interrupt is not enabled: the guest wrote ISENABLER in a wrong frame, on a wrong vCPU, or
-    for a wrong INTID."""
+    """Detect an interrupt that is not enabled because the guest wrote ISENABLER in a wrong frame,
+    on a wrong vCPU, or for a wrong INTID."""
     held = evidence.holds(Check.ENABLE)
     if held is None or evidence.intid >= FIRST_LPI or not evidence.written(held).never:
         return None
@@ -41,7 +41,8 @@ def enabled_elsewhere(evidence: Evidence) -> Cause | None:
 
 
 def _misplaced(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
-    """Yield (description, write) of each wrong write. The most likely mistake comes first."""
+    """Yield (description, write) for each write of ISENABLER in a wrong frame, on a wrong vCPU, or
+    for a wrong INTID. The most likely mistake comes first."""
     yield from _other_frames(evidence)
     yield from _other_cpus(evidence)
     yield from _other_intids(evidence)
@@ -80,8 +81,9 @@ def _other_cpus(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 
 
 def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
-    """Yield the writes that enabled a wrong INTID: the INTID minus the offset of SPIs or PPIs in
-    device trees, the PPI of the other timer, or any other private interrupt."""
+    """Yield (description, write) for each write that enabled a wrong INTID. The wrong INTID may be
+    the number in the device tree (32 less for an SPI, 16 less for a PPI), the PPI of the other
+    timer, or any other private interrupt."""
     intid = evidence.intid
     offset = NR_PRIVATE if intid >= NR_PRIVATE else 16
     for other, why in (
@@ -109,8 +111,8 @@ def _other_intids(evidence: Evidence) -> Iterator[tuple[str, LastWrite]]:
 
 
 def other_group(evidence: Evidence) -> Cause | None:
-    """The interrupt is in the wrong group: this group is not enabled or is masked, and the other
-    group is enabled."""
+    """Detect an interrupt that is in the wrong group. The group of the interrupt is not enabled or
+    is masked, but the other group is enabled."""
     held, irq = evidence.holds(Check.DISTRIBUTOR, Check.GROUP_ENABLE, Check.PSTATE), evidence.irq
     if held is None or irq is None or irq.intid >= FIRST_LPI:
         return None
@@ -129,7 +131,8 @@ def other_group(evidence: Evidence) -> Cause | None:
 
 
 def _fiq_alone(evidence: Evidence) -> bool:
-    """Whether PSTATE.F is set and PSTATE.I is clear. The guest then expects IRQs, not FIQs."""
+    """True if PSTATE.F blocks the interrupt and PSTATE.I is clear. The guest then expects IRQs, not
+    FIQs."""
     pstate = evidence.machine.board.vcpus[evidence.vcpu].context.pstate
     at = evidence.at(Check.PSTATE)
     if at is None or at.passed or at.register is None:
@@ -138,8 +141,8 @@ def _fiq_alone(evidence: Evidence) -> bool:
 
 
 def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
-    """An SPI is routed to a vCPU that cannot take it: the vCPU is powered off, or its CPU interface
-    is not enabled."""
+    """Detect an SPI that the guest has routed to no vCPU, or to a vCPU that cannot take it. Such a
+    vCPU is powered off, has not enabled the group of the SPI, or masks the priority of the SPI."""
     held = evidence.holds(Check.VCPU, Check.GROUP_ENABLE, Check.MASK, Check.ROUTE)
     irq = evidence.irq
     if held is None or irq is None or not NR_PRIVATE <= irq.intid < FIRST_LPI or irq.any_cpu:
@@ -178,9 +181,9 @@ def _can_take(evidence: Evidence, vcpu: int) -> bool:
 
 
 def masked(evidence: Evidence) -> Cause | None:
-    """The priority mask blocks the interrupt. The cause names the writers of the mask and of the
-    priority. If the mask was never written, the check is the full explanation, so the rule returns
-    None."""
+    """Detect an interrupt that the priority mask blocks. The cause names the last writes of the
+    mask and of the priority. If the mask was never written, the result is None, because the check
+    of the mask explains enough."""
     held, irq = evidence.holds(Check.MASK), evidence.irq
     if held is None or irq is None or held.register is None or evidence.written(held).never:
         return None

@@ -1,4 +1,4 @@
-"""Rules for interrupts that stay active: the guest did not write the end of the interrupt, or wrote
+"""Rules for interrupts that stay active, because the guest did not write EOIR or DIR, or wrote
 another INTID."""
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ UNSURE = " (PSTATE.I is 0: its handler has returned, or lets others in)"
 
 
 def not_ended(evidence: Evidence) -> Cause | None:
-    """The interrupt stays active, because a write of EOIR or DIR is missing or wrong. The rule
-    finds this write. The rule returns None while the interrupt's handler may still run."""
+    """Detect an interrupt that stays active, because a write of EOIR or DIR is missing or wrong, or
+    because the guest wrote ISACTIVER. A missing write is not reported while IRQs are masked,
+    because the interrupt's handler may still run."""
     irq = evidence.irq
     if irq is None or not evidence.active or irq.vcpu not in (None, evidence.vcpu):
         return None
@@ -33,8 +34,8 @@ def not_ended(evidence: Evidence) -> Cause | None:
 
 
 def behind(evidence: Evidence) -> Cause | None:
-    """Another interrupt is active, and this interrupt does not preempt it. The rule finds the write
-    that should have ended the other interrupt."""
+    """Detect an interrupt that does not preempt another interrupt, which is active. The cause is
+    the missing end of the other interrupt, or the binary point."""
     irq = evidence.irq
     if not evidence.holds(Check.RUNNING) or irq is None:
         return None
@@ -52,9 +53,9 @@ def behind(evidence: Evidence) -> Cause | None:
 
 
 def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """A priority is still active, but no interrupt is active. Either the priority is that of an
-    LPI, because an LPI has no active state, or DIR has deactivated the interrupt without an
-    EOIR."""
+    """The cause, if a priority is still active although no interrupt is active. There are two
+    possibilities: the priority is that of an LPI, because an LPI has no active state, or DIR has
+    deactivated the interrupt without an EOIR."""
     running, returned = evidence.cpu.running, _handler_has_returned(evidence)
     if not running or returned is False:
         return None
@@ -72,8 +73,9 @@ def _dropped_by_nobody(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _same_group_priority(evidence: Evidence, irq: VgicIrq, runner: VgicIrq) -> Cause:
-    """The interrupt has a higher priority than the running interrupt, but the same group priority,
-    so it does not preempt the running interrupt (IHI 0069 4.8.5)."""
+    """The cause for an interrupt that has a higher priority than the running interrupt, but the
+    same group priority. Such an interrupt does not preempt the running interrupt (IHI 0069
+    4.8.5)."""
     old = evidence.dist.model == 2
     register = Register(
         "GICC_BPR" if old else f"ICC_BPR{irq.group}_EL1",
@@ -139,8 +141,8 @@ def _no_end(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """The guest ended the interrupt on another vCPU. EOIR acts on the CPU interface of the CPU that
-    writes EOIR (IHI 0069 4.8.3)."""
+    """The cause, if the guest ended the interrupt on another vCPU. EOIR acts only on the CPU
+    interface of the CPU that writes EOIR (IHI 0069 4.8.3)."""
     last = evidence.past.taken.last
     for cpu in evidence.dist.cpus():
         theirs = evidence.history.cpu(cpu.vcpu_id)
@@ -163,10 +165,13 @@ def _ended_on_another_cpu(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _handler_has_returned(evidence: Evidence) -> bool | None:
-    """Whether the interrupt's handler has returned. True if the vCPU sleeps, or is again in the
-    interrupted function with IRQs unmasked. False if IRQs are masked. None if IRQs are unmasked
-    elsewhere: the handler may have returned, or may have unmasked IRQs (there is no event for
-    ERET)."""
+    """True if the interrupt's handler has returned, False if the handler may still run with IRQs
+    masked, None if this is not known.
+
+    The handler has returned if the vCPU sleeps, or if it executes the interrupted function again
+    with IRQs unmasked. The result is None if IRQs are unmasked in any other function: there the
+    handler may have returned, or may have unmasked IRQs. (There is no event for ERET.)
+    """
     vcpu, entry = evidence.machine.board.vcpus[evidence.vcpu], evidence.cpu.entry
     if vcpu.power is not Power.RUNNABLE:
         return True
@@ -182,8 +187,9 @@ def _function(evidence: Evidence, pc: int) -> str | None:
 
 
 def _ended_as_another(evidence: Evidence, irq: VgicIrq, stray: Stray) -> Cause:
-    """A write of EOIR with another INTID dropped the priority of this interrupt. EOIR drops the
-    highest active priority, whatever INTID is written (IHI 0069 12.2.10)."""
+    """The cause, if a write of EOIR with another INTID (``stray``) dropped the priority of this
+    interrupt. EOIR drops the highest active priority, whatever INTID is written (IHI 0069
+    12.2.10)."""
     end, other, when = eoir(evidence, irq.group), stray.written, evidence.when(stray.stamp)
     theirs = evidence.history.of(other, evidence.vcpu)
     if theirs.ended.count == theirs.taken.count > 0:
@@ -212,8 +218,8 @@ def _ended_in_vain(evidence: Evidence, irq: VgicIrq, idle: Stray) -> Cause:
 
 
 def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """With EOImode 1 EOIR only drops the priority. The write of DIR that deactivates the interrupt
-    is missing (IHI 0069 4.8.3)."""
+    """The cause, if EOImode is 1 and the guest wrote EOIR but not DIR. With EOImode 1 EOIR only
+    drops the priority, and DIR deactivates the interrupt (IHI 0069 4.8.3)."""
     if not evidence.dist.cpu(evidence.vcpu).vmcr & VMCR_VEOIM:
         return None
     past, register = evidence.past, evidence.control("dir")
@@ -233,8 +239,8 @@ def _not_deactivated(evidence: Evidence, irq: VgicIrq) -> Cause | None:
 
 
 def _wrong_cpuid(evidence: Evidence, irq: VgicIrq) -> Cause | None:
-    """The guest ended an SGI with a wrong CPUID. A write of GICC_EOIR for an SGI must contain the
-    CPUID that GICC_IAR returned (IHI 0048 4.4.5)."""
+    """The cause, if the guest ended an SGI with a wrong CPUID. A write of GICC_EOIR for an SGI must
+    contain the CPUID that GICC_IAR returned (IHI 0048 4.4.5)."""
     write, last = (
         evidence.recorder.memory("GICC", OFFSETS["GICC_EOIR"], 4, vcpu=evidence.vcpu),
         evidence.past.taken.last,

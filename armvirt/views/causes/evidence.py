@@ -1,5 +1,5 @@
-"""The input of the rules: the present checks of an interrupt, and the recorded history of the
-run."""
+"""The input of the rules in `armvirt.views.causes`: the present checks of an interrupt, and the
+recorded history of the run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 
 class Cause(NamedTuple):
-    """The cause why an interrupt is not taken, or does not stop. ``name`` identifies the cause for
-    programs. ``text`` is a phrase that follows "INTID n", ``remedy`` a phrase in the imperative. If
-    ``on_its_way`` is True, the user is also told the later checks that block the interrupt."""
+    """The reason why an interrupt is not taken, or is taken again and again. ``name`` identifies
+    the cause for programs. ``text`` is a phrase that follows "INTID n", ``remedy`` a phrase in the
+    imperative. If ``on_its_way`` is True, the user is also told the later checks that block the
+    interrupt."""
 
     name: str
     text: str
@@ -40,9 +41,9 @@ class Cause(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The data about an interrupt on its way to a vCPU. ``findings`` are the results of the present
-    checks; ``station`` of a finding is the `Check`. ``recorder`` is the sink that recorded the
-    run."""
+    """The data about an interrupt, from which the rules find the cause. ``vcpu`` is the vCPU that
+    should take the interrupt. ``findings`` are the results of the present checks, and ``station``
+    of a finding is the `Check`. ``recorder`` is the sink that recorded the run."""
 
     machine: Subject
     intid: int
@@ -66,7 +67,7 @@ class Evidence(NamedTuple):
 
     @property
     def irq(self) -> VgicIrq | None:
-        """The interrupt; None for an LPI to which no event is mapped."""
+        """The state of the interrupt. None for an LPI to which no event is mapped."""
         return (
             self.dist.lpis.get(self.intid)
             if self.intid >= FIRST_LPI
@@ -78,8 +79,8 @@ class Evidence(NamedTuple):
         return first_held(self.findings)
 
     def holds(self, *stations: Check) -> Finding | None:
-        """The first check that blocks the interrupt. None if no check blocks the interrupt, or if
-        this check is not in ``stations``."""
+        """The result of the first check that blocks the interrupt. None if no check blocks the
+        interrupt, or if this check is not in ``stations``."""
         held = self.held
         return held if held is not None and held.station in stations else None
 
@@ -96,13 +97,13 @@ class Evidence(NamedTuple):
 
     @property
     def timer(self) -> str:
-        """The timer that raises the interrupt, ``vtimer`` or ``ptimer``; "" if no timer raises
-        it."""
+        """The name of the timer that raises the interrupt: ``vtimer`` or ``ptimer``. The name is ""
+        if no timer raises the interrupt."""
         return next((name for name, intid in TIMER_INTIDS.items() if intid == self.intid), "")
 
     def timer_row(self, name: str = "") -> TimerRow:
-        """CTL, CVAL, count and offset of the timer ``name`` of this vCPU. Without ``name``, of the
-        timer that raises the interrupt."""
+        """CTL, CVAL, count and offset of a timer of this vCPU. ``name`` is ``vtimer`` or
+        ``ptimer``; "" means the timer that raises the interrupt."""
         rows = self.machine.board.vcpus[self.vcpu].timer.shown()
         return next(row for row in rows if row.timer == (name or self.timer))
 
@@ -112,8 +113,8 @@ class Evidence(NamedTuple):
         return naming.interface(self.dist, self.dist.cpu(self.vcpu), what)
 
     def bit(self, array: int, intid: int | None = None) -> Register:
-        """The bit of INTID ``intid`` (None: of this interrupt) in an array of registers such as
-        `ISENABLER`."""
+        """The bit of an INTID in an array of registers such as `ISENABLER`. If ``intid`` is None,
+        the bit of this interrupt."""
         return naming.bit_register(
             self.dist, self.dist.cpu(self.vcpu), self.intid if intid is None else intid, array
         )
@@ -141,8 +142,8 @@ class Evidence(NamedTuple):
         return self.history.cpu(self.vcpu)
 
     def wrote(self, register: Register) -> str:
-        """The last write of a register as text: writer, time and value. ``never written`` without a
-        write."""
+        """The last write of a register as text: writer, time and value. The text is
+        ``never written`` if there was no write."""
         write = written.of_register(self.recorder, register)
         if write is None:
             return self.recorder.never("written")
@@ -161,7 +162,8 @@ class Evidence(NamedTuple):
         return self.machine.symbols.lookup if self.machine.symbols is not None else None
 
     def when(self, stamp: Stamp | None) -> str:
-        """The time and the place of an event as text: ``1,234 ns by gic_init+0x20``."""
+        """The time of an event, and its symbol in the guest's code, as text:
+        ``1,234 ns by gic_init+0x20``."""
         return "an unknown time" if stamp is None else written.moment(stamp, self.names)
 
     def place(self, pc: int) -> str:
@@ -169,8 +171,8 @@ class Evidence(NamedTuple):
 
 
 def taken(how_often: Times, evidence: Evidence) -> str:
-    """How often, when and where an interrupt was taken: ``taken once, at 1,234 ns by
-    dispatch+0x54``."""
+    """How often an interrupt was taken, and when and where the last time, as text:
+    ``taken once, at 1,234 ns by dispatch+0x54``."""
     last = "last " if how_often.count > 1 else ""
     return f"taken {times(how_often.count)}, {last}at {evidence.when(how_often.last)}"
 

@@ -1,5 +1,5 @@
-"""Rules for mistakes with LPIs that the checks do not show: missing translations, tables and
-collections."""
+"""Rules for mistakes with LPIs that the checks alone do not show: a translation, a table or a
+collection is missing."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ MEANINGS = {
 
 
 def no_property_table(evidence: Evidence) -> Cause | None:
-    """The configuration table has no entry for the LPI: GICR_PROPBASER has no table, or too few
-    IDbits (IHI 0069 12.11)."""
+    """Detect an LPI that has no entry in the configuration table. The reason is that GICR_PROPBASER
+    has no table, or too few IDbits (IHI 0069 12.11)."""
     held, propbaser = evidence.holds(Check.EVENT, Check.ENABLE), evidence.dist.propbaser
     if evidence.intid < FIRST_LPI or held is None or evidence.intid < lpis_end(propbaser):
         return None
@@ -46,8 +46,8 @@ def no_property_table(evidence: Evidence) -> Cause | None:
 
 
 def skipped_mapping(evidence: Evidence) -> Cause | None:
-    """The ITS skipped the command that should have mapped the LPI, because the command had an
-    error."""
+    """Detect an LPI that is not mapped because the ITS skipped the command MAPTI or MAPI. The ITS
+    skips a command that has an error."""
     held = evidence.holds(Check.EVENT)
     write = evidence.recorder.commanded(evidence.intid, ("MAPTI", "MAPI"))
     if held is None or evidence.intid < FIRST_LPI or write is None or not write.value:
@@ -62,7 +62,8 @@ def skipped_mapping(evidence: Evidence) -> Cause | None:
 
 
 def message_lost(evidence: Evidence) -> Cause | None:
-    """The LPI was never raised, but a message for another device or event was sent."""
+    """Detect an LPI that was never raised, although a message was sent. The message was for another
+    device or event."""
     lost, found = (
         evidence.history.lost_message,
         lpi_checks.source_of(evidence.its, evidence.intid),
@@ -81,8 +82,8 @@ def message_lost(evidence: Evidence) -> Cause | None:
 
 
 def unmapped_collection(evidence: Evidence) -> Cause | None:
-    """The collection of the LPI is mapped to no CPU, so the messages for the LPI are lost (IHI 0069
-    5.3)."""
+    """Detect an LPI whose collection is mapped to no CPU. Messages for such an LPI are lost (IHI
+    0069 5.3)."""
     held, route = evidence.holds(Check.PENDING), evidence.at(Check.ROUTE)
     if evidence.intid < FIRST_LPI or held is None or route is None or route.passed:
         return None

@@ -1,5 +1,5 @@
-"""Rules for SGIs that are not received: never sent, sent to no CPU or to another CPU, or through a
-register that generates no SGI."""
+"""Rules for SGIs that a vCPU does not receive. The SGI was never sent, was sent to no CPU or to
+another CPU, or was sent by a register that does not generate SGIs of its group."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from armvirt.views.causes.evidence import Cause, Evidence, times
 
 
 def not_sent(evidence: Evidence) -> Cause | None:
-    """The SGI is not pending, because no CPU has sent it to this vCPU. The cause names the last
-    sender of this SGI and the receivers."""
+    """Detect an SGI that is not pending, because no CPU has sent it to this vCPU. The cause names
+    the CPU that last sent this SGI, and the vCPUs that received it."""
     if not is_sgi(evidence.intid) or evidence.pending or evidence.active:
         return None
     send = evidence.history.last_send(evidence.intid)
@@ -44,7 +44,8 @@ def _missed(evidence: Evidence, send: Send) -> Cause:
 
 
 def receivers(send: Send) -> str:
-    """The receivers of an SGI as text: ``vCPU 1 and vCPU 2``; ``nobody`` without a receiver."""
+    """The vCPUs that received an SGI, as text: ``vCPU 1 and vCPU 2``. The text is ``nobody`` if no
+    vCPU received the SGI."""
     return " and ".join(f"vCPU {target}" for target in send.targets) or "nobody"
 
 

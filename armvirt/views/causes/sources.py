@@ -1,4 +1,5 @@
-"""Rules for interrupts that are not pending: never raised, raised and lost, or taken before."""
+"""Rules for interrupts that are not pending. The interrupt was never raised, has lost its pending
+state, or has been taken already."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from armvirt.views.causes.storms import device_state, wire_of
 
 
 def line_fell(evidence: Evidence) -> Cause | None:
-    """The line rose, but fell before the guest took the interrupt. A level-sensitive interrupt is
-    not pending while its line is low (IHI 0069 4.1.2)."""
+    """Detect an interrupt whose line rose, but fell before the guest took the interrupt. A
+    level-sensitive interrupt is not pending while its line is low (IHI 0069 4.1.2)."""
     lost = evidence.past.lost
     if (
         lost is None
@@ -36,7 +37,7 @@ def line_fell(evidence: Evidence) -> Cause | None:
 
 
 def _came_since(evidence: Evidence, lost: Loss) -> bool:
-    """Whether the interrupt was raised or taken after it lost its pending state."""
+    """True if the interrupt was raised or taken after ``lost``, the loss of its pending state."""
     past = evidence.past
     return any(
         each is not None and each.ns > lost.stamp.ns for each in (past.taken.last, past.raised.last)
@@ -53,7 +54,8 @@ def _timer_change(evidence: Evidence, prefix: str, lost: Loss) -> str:
 
 
 def latch_lost(evidence: Evidence) -> Cause | None:
-    """ICPENDR or an ITS command cleared the pending state."""
+    """Detect an interrupt that is not pending because ICPENDR or an ITS command cleared its pending
+    state."""
     lost = evidence.past.lost
     if (
         lost is None
@@ -71,8 +73,8 @@ def latch_lost(evidence: Evidence) -> Cause | None:
 
 
 def edge_of_a_level(evidence: Evidence) -> Cause | None:
-    """The interrupt's line stays high, but the interrupt is configured as edge-triggered. So it was
-    pending once, at the rising edge."""
+    """Detect an SPI whose line stays high although the SPI is configured as edge-triggered. Such an
+    SPI becomes pending only once, at the rising edge."""
     irq = evidence.irq
     if (
         irq is None
@@ -101,8 +103,8 @@ def edge_of_a_level(evidence: Evidence) -> Cause | None:
 
 
 def never_raised(evidence: Evidence) -> Cause | None:
-    """The line of the interrupt has always been low. The cause gives the state of the device that
-    drives the line."""
+    """Detect an SPI that was never raised. The cause gives the state of the device that drives the
+    line."""
     if (
         not NR_PRIVATE <= evidence.intid < FIRST_LPI
         or not evidence.holds(Check.PENDING)
@@ -122,8 +124,8 @@ def never_raised(evidence: Evidence) -> Cause | None:
 
 
 def served(evidence: Evidence) -> Cause | None:
-    """The interrupt has been taken before, and its source has not raised it since. An interrupt
-    that is raised again while it is pending is taken once only."""
+    """Detect an interrupt that has been taken, and that its source has not raised again since then.
+    An interrupt that is raised again while it is pending is taken once only."""
     past = evidence.past
     if (
         not evidence.holds(Check.PENDING)

@@ -1,5 +1,5 @@
-"""Rules for interrupts that never stop: ended again and again with the line still high, or taken
-without an acknowledge."""
+"""Rules for interrupts that never stop. The guest ends the interrupt while its line is still high,
+or the guest takes the exception but does not acknowledge the interrupt."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SIGNALLED = (Check.PSTATE, Check.LOADED, Check.LIST_REGISTER, Check.HIGHEST, Che
 
 
 def storm(evidence: Evidence) -> Cause | None:
-    """A level-sensitive interrupt is pending again after each end, because its line is still high
-    (IHI 0069 4.1.2)."""
+    """Detect a level-sensitive interrupt that is pending again after each end, because its line is
+    still high (IHI 0069 4.1.2)."""
     past, irq = evidence.past, evidence.irq
     if irq is None or not irq.level or past.rose is None or not present.line(irq):
         return None
@@ -61,12 +61,12 @@ def past_compare(evidence: Evidence, compare: Register, row: TimerRow) -> str:
 
 
 def tval_of(evidence: Evidence) -> str:
-    """The name of the TVAL register of the interrupt's timer."""
+    """The name of the TVAL register of the timer that raises the interrupt."""
     return f"{TIMER_PREFIXES[evidence.timer]}_TVAL_EL0"
 
 
 def negative_tval(evidence: Evidence, write: LastWrite) -> str:
-    """The text for a write of a negative TVAL; "" for any other write."""
+    """The text that explains a write of a negative TVAL. The text is "" for any other write."""
     if write.what != tval_of(evidence) or not write.value & TVAL_SIGN:
         return ""
     return f"{write.what} = {write.value:#x} is negative, for TVAL is a signed number of 32 bits"
@@ -87,7 +87,7 @@ def _device(evidence: Evidence) -> tuple[str, str]:
 
 
 def wire_of(evidence: Evidence) -> Wire | None:
-    """The device of the board that drives the interrupt's line; None if no device drives the
+    """The device of the board that drives the interrupt's line. None if no device drives the
     line."""
     return next(
         (wire for wire in evidence.machine.board.wires() if wire.intid == evidence.intid), None
@@ -102,8 +102,8 @@ def device_state(wire: Wire) -> str:
 
 
 def unacknowledged(evidence: Evidence) -> Cause | None:
-    """The handler does not read IAR, or IAR returns 1023. The interrupt stays pending, so the vCPU
-    takes the exception again after ERET."""
+    """Detect a handler that does not read IAR, or that reads an IAR that returns 1023. The
+    interrupt stays pending, so the vCPU takes the exception again after ERET."""
     cpu, irq, held = evidence.cpu, evidence.irq, evidence.held
     if irq is None or cpu.entry is None or cpu.entries < STORM or not evidence.pending:
         return None

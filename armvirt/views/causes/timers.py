@@ -1,5 +1,5 @@
-"""Rules for timers that do not fire: never started, another timer started, or a CVAL far in the
-future by mistake."""
+"""Rules for timers that do not fire. The guest never started the timer, started another timer, or
+wrote a CVAL that is far in the future by mistake."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FAR_NS = 10**9
 
 
 def never_started(evidence: Evidence) -> Cause | None:
-    """The guest never set CTL.ENABLE of this timer, and may have started the other timer
-    instead."""
+    """Detect a timer that is off because the guest never wrote CTL. If the guest started the other
+    timer instead, the cause says so."""
     held = evidence.holds(Check.TIMER)
     if held is None or not evidence.timer:
         return None
@@ -62,8 +62,8 @@ def _runs(evidence: Evidence, name: str) -> bool:
 
 
 def far_away(evidence: Evidence) -> Cause | None:
-    """CVAL is seconds or years in the future, because the guest computed CVAL from the physical
-    count or wrote a TVAL that is negative as a number of 32 bits."""
+    """Detect a CVAL that is seconds or years in the future. The guest computed this CVAL from the
+    physical count, or wrote a TVAL that is negative as a number of 32 bits."""
     if not evidence.holds(Check.TIMER) or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), TIMER_PREFIXES[evidence.timer]

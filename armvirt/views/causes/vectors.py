@@ -1,5 +1,5 @@
-"""Rules for CPUs that never reach a handler: missing vectors, endless faults, polling of a register
-that does not change."""
+"""Rules for CPUs that never reach a handler, because vectors are missing, faults do not end, or the
+CPU polls a register that does not change."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ POLLS = 1000
 
 
 def lost_in_vectors(evidence: Evidence) -> Cause | None:
-    """The vCPU took an IRQ or FIQ exception, and after that synchronous exceptions without an
-    acknowledge."""
+    """Detect a vCPU that took an IRQ or FIQ exception, and after that only synchronous exceptions.
+    The vCPU has acknowledged no interrupt since. The likely reason is that VBAR_EL1 is not the
+    address of a vector table."""
     cpu = evidence.cpu
     entry, faults = cpu.entry, cpu.faults
     if entry is None or faults is None or not cpu.entries or faults.times < FAULTS:
@@ -47,8 +48,8 @@ def lost_in_vectors(evidence: Evidence) -> Cause | None:
 
 
 def not_acknowledged(evidence: Evidence) -> Cause | None:
-    """The handler of an interrupt exception has not read IAR, although the vCPU took the exception
-    long ago, or the guest is stuck."""
+    """Detect a handler that has not read IAR, although the vCPU took the IRQ or FIQ exception at
+    least `LONG` instructions ago, or the guest is stuck."""
     entry, vcpu = evidence.cpu.entry, evidence.machine.board.vcpus[evidence.vcpu]
     stuck = evidence.machine.ended == "stuck"
     if entry is None or not evidence.cpu.entries or not evidence.holds(Check.PSTATE):
@@ -81,15 +82,16 @@ def _vbar(evidence: Evidence, vbar: int) -> str:
 
 
 def _symbol_at(symbols: SymbolSource, address: int) -> str | None:
-    """The name of the symbol that begins at ``address``; None if no symbol begins there. (Inside a
-    symbol `SymbolSource.lookup` returns a name with an offset, which is the name of no symbol.)"""
+    """The name of the symbol that begins at ``address``. None if no symbol begins there. (For an
+    address inside a symbol, `SymbolSource.lookup` returns a name with an offset. No symbol has such
+    a name.)"""
     name = symbols.lookup(address)
     return None if name is None or symbols.address_of(name) is None else name
 
 
 def faults_for_ever(evidence: Evidence) -> Cause | None:
-    """The vCPU faults again and again within its vectors, or the guest failed after a fault. The
-    vCPU has not accessed the GIC since."""
+    """Detect a vCPU that faults again and again within its vectors, or a guest that failed after a
+    fault. In both cases the vCPU has used neither the GIC nor a timer since the fault."""
     faults, ended = evidence.cpu.faults, evidence.machine.ended
     if faults is None or evidence.held is None:
         return None
@@ -125,16 +127,16 @@ def _fault(evidence: Evidence, faults: Faults) -> str:
 
 
 def _system_register(evidence: Evidence, pc: int) -> str | None:
-    """The system register access at ``pc`` as text (``MRS`` or ``MSR`` and the register); None for
-    another instruction."""
+    """The system register access at ``pc`` as text (``MRS`` or ``MSR`` and the register). None if
+    the instruction is not MRS or MSR."""
     word = evidence.code(pc)
     access = None if word is None else is_msr_mrs(word)
     return access and f"{'MRS' if access.is_read else 'MSR'} {name_of(access.encoding)}"
 
 
 def polls(evidence: Evidence) -> Cause | None:
-    """A vCPU polls a register for a value that does not come. So the guest never reaches the code
-    that would unblock the interrupt."""
+    """Detect a vCPU that polls a register for a value that does not come. Therefore the guest never
+    reaches the code that would unblock the interrupt."""
     held = evidence.held
     if (
         held is None

@@ -46,10 +46,10 @@ _COMMANDS: dict[Check, tuple[tuple[str, ...], str | None]] = {
 
 
 class Written(NamedTuple):
-    """The last write of a register as text: ``short`` for a table, ``full`` with the address. Both
-    are "" if the write was not recorded, or if the register cannot be written. ``never`` is True if
-    the register has its reset value, ``raised`` if the last event was a rising input of the
-    interrupt."""
+    """The last write of a register as text: ``short`` for a table, ``full`` with the address of the
+    code. Both texts are "" if the write was not recorded, or if the register cannot be written.
+    ``never`` is True if the register has its reset value. ``raised`` is True if the last event
+    raised the input of the interrupt."""
 
     short: str = ""
     full: str = ""
@@ -58,14 +58,14 @@ class Written(NamedTuple):
 
 
 def place(pc: int, names: Lookup | None) -> str:
-    """An address as text: ``0x40080123 (gic_init+0x20)``."""
+    """An address in the guest's code as text: ``0x40080120 (gic_init+0x20)``."""
     symbol = names(pc) if names is not None else None
     return f"{pc:#x}" + (f" ({symbol})" if symbol else "")
 
 
 def moment(stamp: Stamp, names: Lookup | None) -> str:
-    """The time and the place of an event as text: ``1,234 ns by gic_init+0x20``. Without a symbol
-    the text has the address."""
+    """The time of an event, and its symbol in the guest's code, as text:
+    ``1,234 ns by gic_init+0x20``. If there is no symbol, the text has the address instead."""
     symbol = names(stamp.pc) if names is not None else None
     return f"{stamp.ns:,} ns by {symbol or f'{stamp.pc:#x}'}"
 
@@ -73,8 +73,8 @@ def moment(stamp: Stamp, names: Lookup | None) -> str:
 def of_finding(
     finding: Finding, intid: int, vcpu: int, recorder: LastWriters | None, names: Lookup | None
 ) -> Written:
-    """A check on the way of INTID ``intid`` to vCPU ``vcpu`` reads a register. Returns the last
-    write of this register as text. ``finding`` is the result of the check."""
+    """The last write of the register that a check reads, as text. ``finding`` is the result of the
+    check. The check is for INTID ``intid`` and vCPU ``vcpu``."""
     register = finding.register
     if recorder is None or register is None:
         return Written()
@@ -86,17 +86,20 @@ def of_finding(
 
 
 def _never(recorder: LastWriters, verb: str) -> Written:
-    """The text for an event that never happened. ``verb`` is "" for the write of a register,
-    "raised" for an interrupt, and "mapped" for the event of an LPI."""
+    """The text for an event that never happened. ``verb`` names the event: "" is the write of a
+    register, "raised" is for an interrupt, and "mapped" is for the event of an LPI."""
     never = f"never {verb}".rstrip()
     short = never if recorder.since is None else f"not since {recorder.since:,} ns"
     return Written(short, recorder.never(verb or "written"), not recorder.blind)
 
 
 def of_pending(past: Past, otherwise: Written) -> Written:
-    """The time since which an interrupt is pending, as text. An interrupt without a recorded time
-    becomes pending at this moment: its timer has fired, and the hypervisor handles the timer before
-    the next instruction."""
+    """The time since which an interrupt is pending, as text. ``otherwise`` describes the last write
+    or raise that the check found. ``otherwise`` is returned if a write has set the pending bit.
+
+    An interrupt without a recorded time becomes pending at this moment: its timer has fired, and
+    the hypervisor handles the timer before the next instruction.
+    """
     if past.waiting is not None:
         text = f"raised at {past.waiting.ns:,} ns"
     elif past.rose is not None:
@@ -113,8 +116,8 @@ def of_pending(past: Past, otherwise: Written) -> Written:
 
 
 def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
-    """The last write of a register; if the register has a bit per interrupt, the last write of the
-    bit."""
+    """The last write of a register. If the register has a bit per interrupt, only writes of the bit
+    ``register.bit`` count. None if there was no write."""
     if not register.frame:
         return recorder.system(register.cpu, register.name)
     return recorder.memory(
@@ -123,8 +126,9 @@ def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
 
 
 def describe(write: LastWrite, register: Register, names: Lookup | None, *, full: bool) -> str:
-    """A write as text: ``1,234 ns, gic_init+0x20: 0x100``. The text names the register that was
-    written if this is not ``register``."""
+    """A write as text: ``1,234 ns, gic_init+0x20: 0x100``. If the guest wrote another register than
+    ``register`` (for example TVAL, which changes CVAL), the text names the written register.
+    ``full`` adds the address of the code."""
     symbol = names(write.pc) if names is not None else None
     where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
     if write.what == OFF:
@@ -150,8 +154,9 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 def _last(
     recorder: LastWriters, station: Check, register: Register, intid: int, vcpu: int
 ) -> tuple[LastWrite | None, str | None]:  # fmt: skip
-    """The last event that decides the check ``station``, and a verb. The event is None if there was
-    no event; the text is then "never" and the verb. The verb is None if no text is displayed."""
+    """Return (event, verb): the last event that decides the result of the check ``station``, and a
+    participle such as "raised". ``event`` is None if there was no such event. The displayed text is
+    then "never" and the participle, or nothing if the participle is None."""
     if intid >= FIRST_LPI and station in _COMMANDS:
         names, verb = _COMMANDS[station]
         return recorder.commanded(intid, names), verb
@@ -164,20 +169,21 @@ def _last(
 
 
 def is_bit_of(register: Register, array: int) -> bool:
-    """Whether a register belongs to the array of registers at the offset ``array``, such as
+    """True if a register belongs to the array of registers at the offset ``array``, such as
     `ISACTIVER`. Each bit of such an array is for one interrupt."""
     within = register.offset % GICR_FRAME_SIZE  # GICR has the arrays in its second frame
     return register.bit >= 0 and array <= within < array + ARRAY_SIZE
 
 
 def _bank(register: Register) -> int:
-    """The vCPU of a register that may be banked at one address: all of GICC, and in GICD the
-    private interrupts of a GICv2. `ALL` for GICR, because each vCPU has its own addresses in
-    GICR."""
+    """The vCPU whose writes of a register count. GICC registers and the GICD registers for private
+    interrupts of a GICv2 are banked: each vCPU has its own register at the same address. The result
+    is `ALL` for a register that is not banked. In GICR each vCPU has its own addresses, so GICR is
+    not banked."""
     return register.cpu if register.frame in ("GICC", "GICD") else ALL
 
 
 def _writable(register: Register) -> bool:
-    """Whether a guest can write the register. False for a list register, PSTATE, RPR and HPPIR."""
+    """True if a guest can write the register. False for a list register, PSTATE, RPR and HPPIR."""
     guests = bool(register.frame) or register.name in SYSTEM_REGISTERS
     return guests and register.name not in READ_ONLY
