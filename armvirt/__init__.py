@@ -18,8 +18,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name at its first use, so that the command line starts without the modules that it
-    does not need."""
+    """Import a name of this package when the name is first used. So the command line starts without
+    the import of modules that it does not need."""
     if name not in _HOME:
         raise AttributeError(f"module 'armvirt' has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""``python -m armvirt``: the same as the command ``armvirt``."""
+"""The module for ``python -m armvirt``, which does the same as the command ``armvirt``."""
 
 import sys
 

@@ -21,8 +21,8 @@ MANIFEST = "guests.toml"
 
 
 class Setup(NamedTuple):
-    """A machine configuration with which a guest is tested: the version of the GIC, and the number
-    of CPUs."""
+    """A machine configuration for the test of a guest: the version of the GIC, and the number of
+    CPUs."""
 
     gic: int
     cpus: int
@@ -32,12 +32,14 @@ class Setup(NamedTuple):
 
 
 class Guest(NamedTuple):
-    """One guest: a bundled guest with the data of the manifest, or the user's file with the
-    defaults.
+    """One guest: a bundled guest with the data of the manifest, or a file of the user with the
+    default values.
 
-    ``file`` is the path of the guest. ``expect`` is how a run should end (pass, fail, stuck,
-    limit). ``script`` is the console input. ``gics`` and ``cpu_counts`` (empty: ``cpus`` only) are
-    the tested GIC versions and CPU counts. ``its`` is True if the guest needs an ITS.
+    ``file`` is the path of the guest. ``cpus`` is the default number of CPUs. ``expect`` is the
+    expected end of a run (pass, fail, stuck, limit). ``script`` is the console script. ``gics`` are
+    the GIC versions with which the guest is tested, and ``cpu_counts`` are the numbers of CPUs; if
+    ``cpu_counts`` is empty, the guest is tested with ``cpus`` CPUs. ``its`` is True if the guest
+    needs an ITS.
     """
 
     name: str
@@ -53,15 +55,16 @@ class Guest(NamedTuple):
 
     @property
     def setups(self) -> list[Setup]:
-        """All machine configurations that the guest is tested with."""
+        """All machine configurations with which the guest is tested."""
         return [Setup(gic, cpus) for gic in self.gics for cpus in self.cpu_counts or (self.cpus,)]
 
     def cpus_or(self, asked: int | None) -> int:
         """The number of CPUs for the guest: ``asked``, or the default of the guest if ``asked`` is
-        None. UserError if ``asked`` is more than the guest supports.
+        None. UserError if ``asked`` is greater than the greatest of ``cpu_counts``, because the
+        arrays of the guest have this size.
 
-        The arrays of a guest have the size of the greatest of its ``cpu_counts``. A guest without
-        ``cpu_counts`` leaves additional CPUs powered off.
+        A guest without ``cpu_counts`` accepts any number of CPUs. Such a guest leaves the CPUs that
+        it does not need powered off.
         """
         most = max(self.cpu_counts, default=None)
         if asked is not None and most is not None and asked > most:
@@ -79,7 +82,8 @@ class Guest(NamedTuple):
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML into plain data. ValueError (a TOMLDecodeError) names the position of an error."""
+    """Parse TOML into plain data. ValueError (a TOMLDecodeError) for text that is not TOML; the
+    message has the position."""
     import sys
 
     if sys.version_info >= (3, 11):
@@ -91,7 +95,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def guests(folder: str | Path = FOLDER) -> dict[str, Guest]:
-    """The bundled guests by name, in the manifest's order."""
+    """The bundled guests by name, in the order of the manifest."""
     rows = parse_toml(_manifest(folder)).get("guest", [])
     return {row["name"]: _guest(folder, row) for row in rows}
 
@@ -105,15 +109,15 @@ def _manifest(folder: str | Path) -> str:
 
 
 def _bundled(name: str) -> Guest | None:
-    """The bundled guest of this name; None for an unknown name. If `plain_row` can read the row of
-    the manifest, the TOML parser is not imported, because this import takes time."""
+    """The bundled guest of this name; None for an unknown name. If `plain_row` can read the data of
+    the guest, the TOML parser is not imported, because this import takes time."""
     row = plain_row(_manifest(FOLDER), name)
     return guests().get(name) if row is None else _guest(FOLDER, row)
 
 
 def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
-    """The table [[guest]] with this name. None if there is no such table, or if one of its lines is
-    not a key with a string, number or boolean."""
+    """Read the table [[guest]] of the guest ``name`` without a TOML parser. None if there is no
+    such table, or if a line of the table is not a key with a string, number or boolean."""
     for block in manifest.split("[[guest]]\n")[1:]:
         pairs = [line.partition(" = ") for line in block.splitlines() if line]
         row = {key: _plain_value(text) for key, _, text in pairs}
@@ -123,8 +127,8 @@ def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
 
 
 def _plain_value(text: str) -> str | int | None:
-    """A TOML value that is a boolean, a decimal number without sign, or a string in double quotes
-    without escapes. None for any other value."""
+    """Parse a TOML value that is a boolean, a decimal number without sign, or a string in double
+    quotes without escapes. None for any other value."""
     if text in ("true", "false"):
         return text == "true"
     if text.isdecimal():
@@ -157,13 +161,15 @@ def _script(row: dict[str, Any]) -> Script | None:
 
 
 def resolve(image: str | Path) -> Path:
-    """The file for ``image``. A `Path` is returned unchanged; a text is resolved by `find`."""
+    """Return the path of the guest ``image``. A `Path` is returned unchanged. For a text, `find`
+    finds the guest."""
     return find(image).path if isinstance(image, str) else image
 
 
 def find(text: str) -> Guest:
-    """The guest that ``text`` names. ``text`` is a path if this file exists or if ``text`` looks
-    like a path, else the name of a bundled guest. UserError for an unknown name."""
+    """Find the guest that ``text`` names. ``text`` is a path if this file exists, or if ``text`` is
+    "-" or has a slash or a file suffix. Any other text is the name of a bundled guest. UserError
+    for an unknown name."""
     stem, suffix = os.path.splitext(os.path.basename(text))
     if text == STDIN or "/" in text or suffix or os.path.exists(text):
         # A name with a slash or suffix is a path even if the file is missing: the loader reports

@@ -1,4 +1,4 @@
-"""The exceptions of armvirt. Each class has the exit status of the command line."""
+"""The exceptions of armvirt. Each exception class has an exit status of the command line."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ INTERNAL, INTERRUPTED = 70, 130
 
 
 class ArmvirtError(Exception):
-    """The base class of all errors that armvirt raises on purpose.
+    """The base class of all exceptions that armvirt raises on purpose.
 
-    ``exit_status`` is the exit status of the command line for this error.
+    ``exit_status`` is the exit status of the command line if a command ends by this exception.
     """
 
     exit_status = INTERNAL
 
 
 class UserError(ArmvirtError):
-    """An error in the user's input (file, option, size). The message is one line that tells the
-    user what to do."""
+    """An error in the input of the user (file, option, size). The message is one line, and often
+    tells the user what to do."""
 
     exit_status = 2
 
 
 class ImageError(UserError):
-    """A guest image, initrd or device tree that cannot be used."""
+    """A file (guest image, initrd, device tree or other input) cannot be used."""
 
     def __init__(self, path: object, problem: str, hint: str = "") -> None:
         self.path, self.problem, self.hint = str(path), problem, hint
@@ -45,8 +45,8 @@ _LACKS = {
 
 
 def lack_of(error: BaseException) -> str | None:
-    """The message for an error that has its reason in a lack of a host resource (memory, files,
-    disk space), as one line. None for any other error."""
+    """Return a message of one line if the cause of ``error`` is a missing resource of the host
+    (memory, file descriptors, disk space). None for any other error."""
     if isinstance(error, MemoryError):
         return _LACKS[errno.ENOMEM]
     number = error.errno if isinstance(error, OSError) else None
@@ -54,14 +54,14 @@ def lack_of(error: BaseException) -> str | None:
 
 
 class LimitError(ArmvirtError):
-    """A limit of host time ended a command that has no other result."""
+    """A limit of host time ended a command before the command had a result."""
 
     exit_status = 4
 
 
 class EngineError(ArmvirtError):
-    """The CPU engine failed, or its parts do not match: an error of armvirt or of the
-    installation."""
+    """The CPU engine failed, or a part of the engine is missing or has the wrong version. This is
+    an error of armvirt or of the installation."""
 
 
 class KvmError(ArmvirtError):

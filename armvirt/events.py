@@ -1,8 +1,9 @@
-"""Typed trace events and the bus that carries them.
+"""Typed trace events and the bus that delivers them.
 
-Events are plain tuples of ids and numbers, never objects. The bus stamps each event with virtual
-time (ns), vCPU and PC, and passes the event to its sinks. ``active`` is False without a sink.
-Emitters test ``active`` first, so a run without sinks costs one attribute read per event.
+Events are plain tuples of ids and numbers. They do not contain other objects. The bus adds a stamp
+to each event: virtual time (ns), retired instructions, vCPU and PC. Then the bus passes the event
+to its sinks. If a bus has no sink, its ``active`` is False. Code that emits events tests ``active``
+first, so a run without sinks costs one attribute read per event.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from armvirt.records import NamedTuple
 
 
 class Stamp(NamedTuple):
-    """The time and place of an event: virtual time in ns, instructions retired by the vCPU, vCPU id
-    (-1: none), PC."""
+    """The time and place of an event: virtual time in ns, number of instructions that the vCPU has
+    retired, vCPU id (-1 if the event belongs to no vCPU), and PC."""
 
     ns: int
     insns: int
@@ -24,7 +25,7 @@ class Stamp(NamedTuple):
 
 
 class ExceptionEntry(NamedTuple):
-    """EL1 takes an exception. ``what`` is sync, irq, fiq or serror; ``target`` is the address of
+    """EL1 takes an exception. ``what`` is sync, irq, fiq or serror. ``target`` is the address of
     the vector."""
 
     what: str
@@ -35,8 +36,10 @@ class ExceptionEntry(NamedTuple):
 
 
 class PolledWait(NamedTuple):
-    """A wait of which ``rounds`` rounds of ``length`` instructions were skipped, up to ``until``
-    ns: the guest polls at the stamp's PC, and nothing else happens."""
+    """The host has skipped iterations of a loop at the PC of the stamp, because in this loop the
+    guest only polls. ``rounds`` is the number of skipped iterations, and each iteration has
+    ``length`` instructions. ``until`` is the virtual time in ns after the last skipped
+    iteration."""
 
     until: int
     rounds: int
@@ -45,7 +48,7 @@ class PolledWait(NamedTuple):
 
 
 class TimerWrite(NamedTuple):
-    """The guest writes a timer register. ``timer`` is vtimer or ptimer, ``register`` is ctl, cval
+    """The guest writes a timer register. ``timer`` is vtimer or ptimer. ``register`` is ctl, cval
     or tval."""
 
     timer: str
@@ -55,8 +58,7 @@ class TimerWrite(NamedTuple):
 
 
 class TimerLine(NamedTuple):
-    """The output of a timer's comparator changes. ``timer`` is vtimer or ptimer, ``level`` is the
-    new level."""
+    """The output of a timer changes. ``timer`` is vtimer or ptimer. ``level`` is the new level."""
 
     timer: str
     level: int
@@ -64,8 +66,9 @@ class TimerLine(NamedTuple):
 
 
 class VgicInject(NamedTuple):
-    """A change of an interrupt line, or a message, reaches the vGIC. ``target`` is the vCPU (-1 for
-    an SPI without a target)."""
+    """The level of an interrupt line changes, or an SGI or LPI becomes pending in the vGIC.
+    ``level`` is the new level, 1 for an SGI or LPI. ``target`` is the vCPU; -1 if the interrupt has
+    no target."""
 
     intid: int
     level: int
@@ -74,7 +77,7 @@ class VgicInject(NamedTuple):
 
 
 class ListRegisterWrite(NamedTuple):
-    """The hypervisor writes list register ``lr`` of the vCPU ``target`` for INTID ``intid``.
+    """The hypervisor writes list register ``lr`` of the vCPU ``target`` for the INTID ``intid``.
     ``value`` is the new value of ICH_LR<n>_EL2."""
 
     target: int
@@ -85,14 +88,15 @@ class ListRegisterWrite(NamedTuple):
 
 
 class Acknowledge(NamedTuple):
-    """The guest reads IAR, which returns ``intid`` (1023: spurious)."""
+    """The guest reads IAR. ``intid`` is the INTID that IAR returns; 1023 is a spurious
+    interrupt."""
 
     intid: int
     kind: Literal["ack"] = "ack"
 
 
 class EndOfInterrupt(NamedTuple):
-    """The guest ends an interrupt. ``register`` is EOIR0, EOIR1 or DIR; for a GICv2 EOIR, AEOIR or
+    """The guest ends an interrupt. ``register`` is EOIR0, EOIR1 or DIR; for a GICv2, EOIR, AEOIR or
     DIR."""
 
     intid: int
@@ -101,10 +105,11 @@ class EndOfInterrupt(NamedTuple):
 
 
 class IccWrite(NamedTuple):
-    """The guest writes a control register of its CPU interface (``register`` such as ICC_PMR_EL1).
+    """The guest writes a control register of its CPU interface (``register`` is for example
+    ICC_PMR_EL1).
 
-    Acknowledge and end of interrupt have separate events. This event is for display only, and not
-    part of a run's hash.
+    Acknowledge and end of interrupt have events of their own. The event `IccWrite` is only for
+    display, and is not part of the trace hash.
     """
 
     register: str
@@ -113,8 +118,8 @@ class IccWrite(NamedTuple):
 
 
 class GicAccess(NamedTuple):
-    """The guest reads or writes a register of GICD, GICR, GICC or GITS. ``offset`` is in bytes from
-    the start of ``frame``, ``size`` is in bytes."""
+    """The guest reads or writes a register of GICD, GICR, GICC or GITS. ``offset`` is the offset in
+    ``frame`` in bytes, and ``size`` is the size of the access in bytes."""
 
     frame: str
     offset: int
@@ -125,14 +130,14 @@ class GicAccess(NamedTuple):
 
 
 class ItsCommand(NamedTuple):
-    """An ITS executes a command from its queue. ``op`` is the name of the command, or the opcode of
-    an unknown command. An id that the command does not have is -1.
+    """An ITS executes a command from its queue. ``op`` is the name of the command, or the opcode if
+    the command is unknown. A field that the command does not have is -1.
 
-    ``intid`` is the INTID of the event; for DISCARD, the INTID before the command. ``icid`` is the
-    collection, ``target`` the processor of MAPC and MOVALL, ``valid`` the V bit of MAPD and MAPC.
-    ``error`` is 0 if the ITS executed the command. Otherwise the ITS skipped the command, and
-    ``error`` is the reason: an error code of IHI 0069 5.3, or a negative errno (-16: the ITS is
-    disabled, or LPIs are disabled on the target).
+    ``intid`` is the INTID to which the event is mapped; for DISCARD, to which the event was mapped
+    before the command. ``icid`` is the collection. ``target`` is the processor of MAPC and MOVALL.
+    ``valid`` is the V bit of MAPD and MAPC. ``error`` is 0 if the ITS executed the command.
+    Otherwise the ITS skipped the command, and ``error`` is the reason: an error code of IHI 0069
+    5.3, or a negative errno (-16 if the ITS is disabled, or LPIs are disabled on the target).
     """
 
     op: str
@@ -147,8 +152,8 @@ class ItsCommand(NamedTuple):
 
 
 class Mmio(NamedTuple):
-    """The guest accesses a device. ``address`` is the IPA, ``value`` is the value written or
-    returned."""
+    """The guest accesses a device of the VMM. ``address`` is the IPA. ``value`` is the value that
+    the guest writes, or the value that a read returns."""
 
     address: int
     size: int
@@ -158,7 +163,7 @@ class Mmio(NamedTuple):
 
 
 class Hypercall(NamedTuple):
-    """A PSCI or SMCCC call, and its result."""
+    """The guest makes a PSCI or SMCCC call. The event has the result of the call."""
 
     function: int
     args: tuple[int, ...]
@@ -167,8 +172,8 @@ class Hypercall(NamedTuple):
 
 
 class Console(NamedTuple):
-    """One byte on the guest's console. ``direction`` is tx (the guest sends) or rx (the guest
-    receives)."""
+    """One byte on the guest's console. ``direction`` is tx if the guest sends the byte, and rx if
+    the guest receives the byte."""
 
     direction: str
     byte: int
@@ -185,7 +190,7 @@ class Schedule(NamedTuple):
 
 
 class Event(Protocol):
-    """The interface of every event: a kind, and the methods of a tuple."""
+    """The interface of every event: a kind, and the methods of a named tuple."""
 
     @property
     def kind(self) -> str: ...
@@ -200,7 +205,7 @@ Sink = Callable[[Stamp, Event], None]
 
 class Late:
     """Keeps an exception that a sink, or another observer, raised while a host ran. The exception
-    is raised again after the run has stopped. An exception that left the sink at once would
+    is raised again after the run has stopped. If the exception were raised at once, it would
     interrupt the handling of an exit, and the run could not be continued.
 
     ``stop`` is a function that requests the running host to stop; None if no host runs.
@@ -220,15 +225,16 @@ class Late:
         )
 
     def keep(self, error: BaseException) -> None:
-        """Handle ``error`` in an ``except`` clause. If no host runs, raise ``error``. Otherwise
-        stop the host and keep the first error."""
+        """Handle ``error``, which an ``except`` clause has caught. If no host runs, raise
+        ``error``. Otherwise stop the host, and keep the error unless an earlier error is kept."""
         if self.stop is None:
             raise error
         self.error = self.error or error
         self.stop()
 
     def over(self) -> None:
-        """Raise the kept error, if there is one. The host calls this after the run has stopped."""
+        """Raise the kept error, if there is an error. The host calls this method after the run has
+        stopped."""
         self.stop, error, self.error = None, self.error, None
         if error is not None:
             raise error
@@ -237,9 +243,9 @@ class Late:
 class EventBus:
     """Delivers events from all packages to the sinks.
 
-    `emit` delivers an event with the stamp that ``stamp`` returns. Each host, PE and vCPU has a
-    `view` with another ``stamp``. If a sink raises an exception during a run, the run stops and
-    then raises this exception (``late``).
+    `emit` delivers an event with the stamp that the function ``stamp`` returns. Each host, PE and
+    vCPU has a `view` of the bus with its own function ``stamp``. If a sink raises an exception
+    during a run, the run stops, and then the exception is raised (``late``).
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")
@@ -264,20 +270,20 @@ class EventBus:
             view._activate()
 
     def view(self, stamp: Callable[[], Stamp]) -> EventBus:
-        """The same bus with another ``stamp``, for events that do not happen at the present moment.
-        For example, a timer of one CPU may expire in the time slice of another CPU."""
+        """Return an `EventBus` with the same sinks, but with another function ``stamp``. This is
+        necessary for events whose time or CPU is not the current one. For example, a timer of one
+        CPU may expire in the time slice of another CPU."""
         view = EventBus()
         view._sinks, view.active, view.stamp, view.late = self._sinks, self.active, stamp, self.late
         self._views.append(view)
         return view
 
     def emit(self, event: Event) -> None:
-        """Stamp an event with the present moment and deliver the event. Call `emit` only if
-        ``active`` is True."""
+        """Deliver an event with the current stamp. Call this method only if ``active`` is True."""
         self.deliver(self.stamp(), event)
 
     def deliver(self, stamp: Stamp, event: Event) -> None:
-        """Deliver an event that happened at ``stamp``."""
+        """Deliver an event with the given stamp."""
         for sink in self._sinks:
             try:
                 sink(stamp, event)

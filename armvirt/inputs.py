@@ -1,11 +1,11 @@
-"""Reads the files that the user names. A file is opened once and read in parts; the message of an
+"""Reads the files that the user names. A file is opened once and read in parts. The message of an
 error is one line.
 
-Of a regular file only the needed parts are read, within the size that the file has when it is
-opened. Later growth is ignored, and a file that shrinks is an error. A pipe (a FIFO, ``<(...)`` of
-a shell, ``-`` for standard input) is first read to its end, at most as many bytes as the reader can
-use. A signal ends the wait for a writer of the pipe. Other files are refused: a directory, a
-socket, and a device such as /dev/zero, which has no end.
+Only the needed parts of a regular file are read. If the file grows after it was opened, the new
+data is ignored. If the file shrinks, an error is raised. A pipe (a FIFO, ``<(...)`` of a shell,
+``-`` for standard input) is first read to its end. If the pipe has more bytes than the reader can
+use, an error is raised. A signal ends the wait for a writer of the pipe. Other files are refused: a
+directory, a socket, and a device such as /dev/zero, which has no end.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _KINDS = {
 
 
 class Identity(NamedTuple):
-    """The identity of a file (device, inode) and of its version (size, time)."""
+    """The identity of a file (device, inode), and of its contents (size in bytes, time of
+    modification in ns). If a file is changed, its identity changes."""
 
     device: int
     inode: int
@@ -45,11 +46,12 @@ class Identity(NamedTuple):
 @final
 class Input:
     """An open input file, and a context manager that closes the file. ImageError for a file that
-    cannot be opened or read, and for an empty file unless ``may_be_empty``.
+    cannot be opened or read. ImageError for an empty file, unless ``may_be_empty`` is True.
 
-    ``what`` is the role of the file in messages. ``most`` is the maximum number of bytes that are
-    read from a pipe; the caller checks the ``size`` of a regular file. ``size`` is in bytes,
-    ``path`` is the name in messages. ``data`` is the content of a pipe; None for a regular file.
+    ``what`` is the kind of file that error messages name, for example "initrd". ``most`` is the
+    maximum number of bytes that are read from a pipe. For a regular file, the caller has to check
+    ``size``. ``size`` is in bytes, and ``path`` is the path for messages. ``data`` is the content
+    of a pipe; None for a regular file.
     """
 
     def __init__(
@@ -90,8 +92,8 @@ class Input:
             )
 
     def _drain(self, most: int) -> bytes:
-        """Read a pipe until its last writer has closed it. ImageError for more than ``most``
-        bytes."""
+        """Read a pipe until all its writers have closed it. ImageError if there are more than
+        ``most`` bytes."""
         parts, total = bytearray(), 0
         while part := self._next_part():
             parts += part
@@ -128,7 +130,7 @@ class Input:
         os.close(self._fd)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Exactly ``size`` bytes from ``offset``; ImageError if the file is shorter."""
+        """Read exactly ``size`` bytes from ``offset``. ImageError if the file is shorter."""
         if offset + size > self.size:
             raise ImageError(
                 self.path, f"it is truncated: {size} bytes at {offset:#x} lie beyond its end"
@@ -152,12 +154,13 @@ class Input:
         return part
 
     def head(self, size: int = 512) -> bytes:
-        """The first ``size`` bytes, or fewer if the file is shorter."""
+        """Read the first ``size`` bytes, or the whole file if it is shorter."""
         return self.read_at(0, min(size, self.size))
 
 
 def read_text(path: str | Path, what: str, most: int) -> str:
-    """The text of a file: UTF-8, at most ``most`` bytes. ImageError for any other content."""
+    """Read a file as UTF-8 text. ImageError if the file has more than ``most`` bytes, or is not
+    UTF-8."""
     with Input(path, what, most, may_be_empty=True) as source:
         if source.size > most:
             raise ImageError(path, f"it has more than {most >> 20} MiB", f"is it the {what}?")
@@ -169,8 +172,8 @@ def read_text(path: str | Path, what: str, most: int) -> str:
 
 
 def _open(name: str, path: str | Path, what: str) -> int:
-    """Open a file without blocking. Otherwise the open of a FIFO without a writer would block, and
-    a signal would not end the call."""
+    """Open a file in non-blocking mode. In blocking mode, the open of a FIFO without a writer would
+    block, and a signal would not end the call."""
     try:
         if name == STDIN:
             return os.dup(0)

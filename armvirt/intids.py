@@ -1,8 +1,8 @@
 """The names of INTIDs, for input and for display.
 
 ``vtimer`` and ``ptimer`` are the PPIs of the EL1 timers (BSA, level 1). The devices of a board have
-names such as ``uart`` and ``rtc`` (``INTIDS`` of its memory map). Each class of interrupts also has
-its own numbers, as in a device tree (Linux,
+names such as ``uart`` and ``rtc`` (``INTIDS`` of the board's memory map). In addition, each class
+of interrupts has its own numbers, as in a device tree (Linux,
 Documentation/devicetree/bindings/interrupt-controller/arm,gic-v3.yaml): ``sgi0``, ``ppi11``,
 ``spi1``, ``lpi0``.
 """
@@ -35,8 +35,8 @@ _NUMBERED = re.compile(r"(sgi|ppi|spi|lpi)(\d{1,8})", re.ASCII)
 
 
 class IntidNames:
-    """The names of the INTIDs of a board. The memory map of the board has the names of its
-    devices."""
+    """The names of the INTIDs of a board: the names of the timers, and the names of the board's
+    devices. ``memmap`` is the memory map of the board."""
 
     def __init__(self, memmap: MemoryMap) -> None:
         self._intids = {"vtimer": PPI_VTIMER, "ptimer": PPI_PTIMER, **memmap.INTIDS}
@@ -46,12 +46,13 @@ class IntidNames:
         return f"<IntidNames: {', '.join(self._intids)}>"
 
     def get(self, intid: int) -> str | None:
-        """The name of an INTID; None without a name."""
+        """The name of an INTID; None if the INTID has no name."""
         return self.names.get(intid)
 
     def parse(self, text: str) -> int:
-        """The INTID for a number or a name. UserError for an unknown name; the message lists the
-        names of the board."""
+        """Return the INTID that a text names: a number, a name of the board, or a number in a
+        class, such as spi1. UserError for any other text; the message lists the names of the
+        board."""
         word = text.strip().lower()
         if word in self._intids:
             return self._intids[word]
@@ -71,27 +72,31 @@ class IntidNames:
         return units.parse_count(text, 0, MASK32, what="INTID")
 
     def named(self, intid: int) -> str:
-        """An INTID as text: ``INTID 27, vtimer``; without a name, the number alone."""
+        """Return an INTID with its name as text: ``INTID 27, vtimer``. If the INTID has no name,
+        return only ``INTID 40``."""
         name = self.get(intid)
         return f"INTID {intid}, {name}" if name else f"INTID {intid}"
 
     def described(self, intid: int) -> str:
-        """An INTID as text: ``INTID 27, vtimer``; without a name, the class of the INTID."""
+        """Return an INTID with its name as text: ``INTID 27, vtimer``. If the INTID has no name,
+        the class of the INTID replaces the name."""
         return self.named(intid) if intid in self.names else f"INTID {intid}, {kind_of(intid)}"
 
     def short(self, intid: object) -> str:
-        """An INTID as text for a column of INTIDs: ``27 vtimer``."""
+        """Return an INTID with its name as text for a column of a table: ``27 vtimer``. If the
+        INTID has no name, return only the number."""
         name = self.get(intid) if isinstance(intid, int) else None
         return f"{intid} {name}" if name else str(intid)
 
     def with_names(self, text: str) -> str:
-        """A sentence in which each INTID gets its name, if it has a name: ``INTID 27 (vtimer) is
+        """Return a text with the name after each INTID that has a name: ``INTID 27 (vtimer) is
         held``."""
         return self._unnamed.sub(self._add_name, text)
 
     @cached_property
     def _unnamed(self) -> re.Pattern[str]:
-        """A pattern that finds an INTID in a text, unless the name of the INTID follows."""
+        """A pattern that finds each INTID in a text, except an INTID that is followed by its
+        name."""
         names = "|".join(self._intids)
         return re.compile(rf"\bINTID (\d+)\b(?! \((?:[A-Z]+, )?(?:{names})\)|, (?:{names}))")
 
@@ -101,8 +106,8 @@ class IntidNames:
 
 
 def any_intid(text: str, maps: Iterable[MemoryMap]) -> str:
-    """Check that `IntidNames.parse` can read a text for at least one of several boards. UserError
-    if no board has this INTID."""
+    """Return ``text``, if `IntidNames.parse` can read ``text`` for at least one board. ``maps`` are
+    the memory maps of the boards. UserError if no board has this INTID."""
     for memmap in maps:
         try:
             IntidNames(memmap).parse(text)

@@ -1,14 +1,14 @@
 """Writes the files that the user names.
 
-A file is written next to its final place, as ``NAME.PID.partial``, and renamed when it is complete.
-So after a full disk, a file size limit (``ulimit -f``) or a kill the user has the old file, or no
-file.
+A file is first written under the name ``NAME.PID.partial`` in the same directory, and renamed when
+the file is complete. So if the disk becomes full, a file size limit is reached (``ulimit -f``) or
+the program is killed, the user still has the old file, or no file.
 
-A stream of records, such as a trace, has a last record that says that the stream is complete. A
-stream is renamed even if its run ended early, also by Ctrl-C, but not after a write error. Pipes
-and devices (``/dev/null``, ``/dev/fd/3``) are written directly.
+The last record of a stream of records, such as a trace, says that the stream is complete. If the
+run ends early, also by Ctrl-C, the stream is renamed without this last record. After a write error,
+the stream is not renamed. Pipes and devices (``/dev/null``, ``/dev/fd/3``) are written directly.
 
-An output must not be an input of the same run, under any name: `check` compares inodes.
+An output must not be an input of the same run, under any name. For this, `check` compares inodes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def check(outputs: Mapping[str, str | None], inputs: Iterable[str | Path | None]
     """Check the outputs of a run. UserError for an output that cannot be written, or that would
     overwrite an input or another output.
 
-    ``outputs`` has the path of each option; ``-`` and None are ignored. No file is changed.
+    ``outputs`` has the path for each option. The paths ``-`` and None are ignored. No file is
+    changed.
     """
     taken: dict[object, str] = {}
     for path in inputs:
@@ -65,8 +66,8 @@ def _check_place(option: str, path: str) -> None:
 
 
 def _inode(path: str | Path) -> tuple[int, int] | None:
-    """(device, inode) of a regular file, which is the same under each of its names. None for other
-    files, and if there is no file."""
+    """Return (device, inode) of a regular file. All names of a file give the same pair. None if
+    there is no file, or if the file is not a regular file."""
     try:
         status = os.fstat(0) if str(path) == STDIN else os.stat(path)
     except (OSError, ValueError):
@@ -75,23 +76,26 @@ def _inode(path: str | Path) -> tuple[int, int] | None:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a whole file. UserError if it cannot be written; the old file is then unchanged."""
+    """Write a whole file. If the file cannot be written, the old file is unchanged, and UserError
+    is raised."""
     with _opened(path, "b", keep=False) as file:
         file.write(data)
 
 
 @contextmanager
 def open_text(path: str | Path) -> Iterator[IO[str]]:
-    """A context with a stream of records to write (see the module). UserError if it cannot be
-    written."""
+    """A context manager that opens a stream of records for writing (the docstring of the module
+    explains streams). UserError if the stream cannot be written."""
     with _opened(path, "", keep=True, encoding="utf-8") as file:
         yield file
 
 
 @contextmanager
 def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[Any]]:
-    """A context with the file to write into. With ``keep`` the file is renamed to its final place
-    also after an exception, except after a write error (an OSError that names no other file)."""
+    """A context manager that opens a file for writing, and renames the file to its final name at
+    the end. After an exception the file is deleted; with ``keep`` it is renamed after an exception,
+    too, but not after an OSError. An OSError that belongs to this file is raised as UserError,
+    except a BrokenPipeError."""
     place, partial = (str(path), None) if _in_place(path) else _beside(os.path.realpath(path))
     try:
         file = open(partial or place, f"{'x' if partial else 'w'}{mode}", **how)
@@ -116,7 +120,7 @@ def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[
 
 
 def _beside(place: str) -> tuple[str, str]:
-    """The final place, and the path of a file next to it that does not exist yet."""
+    """Return ``place``, and the path of a file in the same directory that does not exist yet."""
     folder, name = os.path.split(place)
     start = os.path.join(folder, os.fsdecode(os.fsencode(name)[:_NAME_BYTES]) + f".{os.getpid()}")
     names = (f"{start}.{n}.partial" if n else f"{start}.partial" for n in count())
@@ -139,8 +143,8 @@ def _drop(partial: str | None) -> None:
 
 
 def _in_place(path: str | Path) -> bool:
-    """Whether the file is written directly, because it is a pipe, a device, or a file that is named
-    in /dev or /proc, such as an own descriptor."""
+    """True if the file has to be written directly: a pipe, a device, or a file under /dev or /proc,
+    such as a file descriptor of the program."""
     if os.path.abspath(path).startswith(_IN_PLACE):
         return True
     try:

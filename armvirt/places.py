@@ -1,9 +1,9 @@
-"""Finds the points at which a guest is stopped for inspection. The user names a time, a function, a
-source line or an address.
+"""Finds the points at which a guest is stopped for inspection. The user names such a point by a
+time, a function, a source line or an address.
 
 A text can mean several addresses: the copies of a function that the compiler has inlined, the
-instructions at which the code of a line begins, a kernel's virtual and physical addresses. The
-guest stops at the first of these addresses that it reaches.
+instructions at which the code of a line begins, or the virtual and the physical address of a
+kernel's code. The guest stops at the first of these addresses that a CPU reaches.
 """
 
 from __future__ import annotations
@@ -40,31 +40,32 @@ _CLONE = re.compile(r"\.(constprop|isra|lto_priv|llvm)\.\d+")
 
 
 class Place(NamedTuple):
-    """A point at which a guest is stopped: a time (``ns`` of guest time), or addresses as text
-    (``pc``). The other field is None."""
+    """A point at which a guest is stopped: ``ns`` is a guest time in ns, and ``pc`` is the text of
+    an address or a name. One of both is None."""
 
     ns: int | None = None
     pc: str | None = None
 
 
 class Arrival(NamedTuple):
-    """The report that a vCPU is at an address at which the guest stops. ``moved`` is False at an
-    address of `Marks.addresses`, and True at an address in `Marks.moves_to`."""
+    """A report: a vCPU is at an address at which the guest stops. ``moved`` is False if the address
+    is in `Marks.addresses`, and True if the address is in `Marks.moves_to`."""
 
     text: str
     moved: bool = False
 
 
 class Marks(NamedTuple):
-    """Addresses at which the guest stops. While the guest's offset from the link-time addresses is
-    not known, ``moves_to`` is the range in which the guest will execute later, and `learn` finds
-    the offset; otherwise ``moves_to`` is None."""
+    """The addresses at which the guest stops. A kernel may later execute at an unknown offset from
+    its link-time addresses. Then ``moves_to`` is the range of addresses in which the kernel will
+    execute, and `learn` finds the offset when a vCPU is in this range. If the offset is known,
+    ``moves_to`` is None."""
 
     addresses: tuple[int, ...]
     moves_to: range | None = None
 
     def reached(self, subject: Subject) -> Arrival | None:
-        """An `Arrival` if a vCPU is at an address of ``addresses`` or in ``moves_to``; else
+        """Return an `Arrival` if a vCPU is at an address of ``addresses`` or in ``moves_to``, else
         None."""
         if not self.addresses:
             return None
@@ -77,8 +78,9 @@ class Marks(NamedTuple):
         return None
 
     def learn(self, subject: Subject) -> None:
-        """Set the offset from the link-time addresses in the machine's symbols. The offset is
-        computed from the virtual and physical address at which a vCPU executes."""
+        """Compute the guest's offset from its link-time addresses, and set the offset in the
+        symbols of the machine. The offset follows from the virtual and the physical address at
+        which a vCPU executes."""
         from armvirt.debug.symbol_file import ImageSymbols
 
         symbols = subject.symbols
@@ -92,8 +94,8 @@ class Marks(NamedTuple):
 
 
 def parse(text: str, subject: Subject) -> Place:
-    """The place that a text names. UserError if the text is neither a time nor an address, a symbol
-    or a line of the guest."""
+    """Return the point that a text names. UserError if the text is neither a time nor an address, a
+    symbol or a line of the guest."""
     if ZERO.fullmatch(text):
         return Place(ns=0)  # before the first instruction
     if text[:1].isdigit() and text[:2].lower() != "0x" and ":" not in text:
@@ -103,9 +105,9 @@ def parse(text: str, subject: Subject) -> Place:
 
 
 def marks(text: str, subject: Subject) -> Marks:
-    """The addresses that a text names: ``0x40080000``, ``main``, ``main+0x10``, ``timer.c:42`` or
-    ``timer.c:init``. UserError for a name that the guest does not have; the message lists similar
-    names."""
+    """Return the addresses that a text names: ``0x40080000``, ``main``, ``main+0x10``,
+    ``timer.c:42`` or ``timer.c:init``. UserError if the guest does not have the name. The message
+    lists similar names."""
     if text[:2].lower() == "0x":
         return Marks((units.parse_count(text, what="address"),))
     name, offset = _split(text)
@@ -126,8 +128,9 @@ def _split(text: str) -> tuple[str, int]:
 
 
 def elsewhere(text: str, subject: Subject) -> str:
-    """A hint for a function whose symbol was not reached: the places into which the compiler has
-    inlined the function. "" without such places, or without debug information."""
+    """Return a hint for a function whose symbol the guest did not reach: the functions into which
+    the compiler has inlined this function. "" if the function is not inlined, or if there is no
+    debug information."""
     name, _ = _split(text)
     return (
         _Finder(subject).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
@@ -135,9 +138,9 @@ def elsewhere(text: str, subject: Subject) -> str:
 
 
 class _Finder:
-    """Finds a name in the guest's symbols, and then in its debug information. ``linked`` are the
-    symbols at link-time addresses. ``_moved`` converts a link-time address to the addresses at
-    which the guest executes."""
+    """Finds a name in the guest's symbols, and then in its debug information. ``linked`` has the
+    symbols at their link-time addresses. ``_moved`` is a function that converts a link-time address
+    to the addresses at which the guest executes this instruction."""
 
     def __init__(self, subject: Subject) -> None:
         from armvirt.board.boot.symbols import SymbolTable
@@ -152,7 +155,7 @@ class _Finder:
 
     @cached_property
     def _debug(self) -> DebugInfo | None:
-        """The debug information of the file that has the symbols; None without debug
+        """The debug information of the file that has the symbols; None if there is no debug
         information."""
         if self._file is None:
             return None
@@ -162,8 +165,8 @@ class _Finder:
         return debug if debug.present else None
 
     def addresses(self, name: str, offset: int) -> list[int]:
-        """The addresses at which the guest executes ``name`` + ``offset`` bytes; UserError for an
-        unknown name."""
+        """The addresses at which the guest executes the instruction ``offset`` bytes after
+        ``name``. UserError for an unknown name."""
         if match := _LINE.fullmatch(name):
             found = self._lines(match["file"], int(match["line"]))
         elif match := _FILE_FUNCTION.fullmatch(name):
@@ -173,7 +176,8 @@ class _Finder:
         return [at for address in found for at in self._moved(address + offset)]
 
     def _named(self, name: str) -> list[int]:
-        """The addresses of a name in the symbol table."""
+        """The addresses of a name in the symbol table. UserError if several functions have this
+        name."""
         if self.linked is None:
             return []
         whole = self.linked.addresses_of(name)
@@ -195,8 +199,8 @@ class _Finder:
         return found
 
     def _files_of(self, name: str) -> dict[int, str]:
-        """The source file of each function with this name, by address. Empty without debug
-        information, or if too many files would have to be searched."""
+        """The source file of each function with this name, by address. Empty if there is no debug
+        information, or if the search would take too long."""
         from armvirt.debug.dwarf import TooManyError
 
         try:
@@ -206,8 +210,8 @@ class _Finder:
         return {site.address: site.file for site in sites}
 
     def _clones(self, name: str) -> list[int]:
-        """The addresses of the clones that the compiler made from a function, such as
-        ``name.constprop.0``."""
+        """The addresses of the copies that the compiler made from a function under another name,
+        such as ``name.constprop.0``."""
         assert self.linked is not None
         size = len(name)
         clones = {
@@ -218,8 +222,8 @@ class _Finder:
         return [address for full in clones for address in self.linked.addresses_of(full)]
 
     def inlined_too(self, name: str) -> str:
-        """A text for a function that has a symbol and is inlined, too: "it is inlined, too (a+0x10,
-        b+0x20)". "" for any other function."""
+        """Return a text for a function that has a symbol and is also inlined into other functions:
+        "it is inlined, too (a+0x10, b+0x20)". "" for any other function."""
         if self.linked is None or self.linked.address_of(name) is None or self._debug is None:
             return ""
         from armvirt.debug.dwarf import TooManyError
@@ -287,8 +291,8 @@ _NO_SYMBOLS = "give a time or an address, or --symbols with its ELF (vmlinux) or
 
 
 def _near(name: str, names: Iterable[str]) -> list[str]:
-    """At most `NEAR` names similar to ``name``: first names with one or two letters changed, then
-    names that contain ``name``."""
+    """At most `NEAR` names that are similar to ``name``: first the names that differ in a few
+    letters, then the names that contain ``name``."""
     distinct = list(dict.fromkeys(names))
     within = (
         sorted((each for each in distinct if name.lower() in each.lower()), key=len)

@@ -1,29 +1,30 @@
-"""Makes foreign text printable.
+"""Makes text of other origin printable.
 
-Foreign text is text that armvirt did not write: symbols, names in device trees and suites, file
-names, arguments, the output of a guest. Foreign text can hold terminal escapes, line feeds and
-overrides of the writing direction (CVE-2021-42574). Printed unchanged, these characters could make
-other lines of the output look different.
+This is text that armvirt did not write: symbols, names in device trees and suites, file names,
+arguments, the output of a guest. Such text can contain terminal escapes, line feeds and overrides
+of the writing direction (CVE-2021-42574). If these characters were printed unchanged, they could
+change how other lines of the output look.
 
-Exception: the console of ``armvirt run`` passes its bytes on unchanged, like QEMU's ``-serial
-stdio``.
+There is one exception: the console of ``armvirt run`` prints the bytes of the guest unchanged, like
+QEMU's ``-serial stdio``.
 """
 
 from __future__ import annotations
 
 MOST = 240
-"""The maximum number of characters of a displayed name; a longer name loses its middle."""
+"""The maximum number of characters of a displayed name. If a name is longer, its middle is left
+out."""
 
 _SIMPLE = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SURROGATES = range(0xDC80, 0xDD00)  # bytes that were not UTF-8, see os.fsdecode
 
 
 def printable(text: str, most: int = MOST) -> str:
-    """``text`` as one line of printable characters, at most ``most`` of them.
+    """Convert ``text`` to one line of at most ``most`` printable characters.
 
     Control characters, line and paragraph separators, direction overrides and bytes that are not
-    UTF-8 are shown as the escapes ``\\n``, ``\\x1b``, ``\\u202e``. A text that is too long loses
-    its middle.
+    UTF-8 become escapes such as ``\\n``, ``\\x1b``, ``\\u202e``. If the text is too long, its
+    middle is left out.
     """
     # Only the shown parts of a huge text are escaped.
     if len(text) <= most and text.isprintable():
@@ -37,8 +38,8 @@ def printable(text: str, most: int = MOST) -> str:
 
 
 def escaped(text: str) -> str:
-    """The whole ``text``, with escapes for characters that are not printable. The ASCII space is
-    the only blank without an escape."""
+    """Return the whole ``text``, with escapes for characters that are not printable. All blanks
+    except the ASCII space are escaped."""
     return (
         text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
     )
@@ -60,15 +61,15 @@ def _escape(character: str) -> str:
 
 
 def printable_lines(text: str, most: int = MOST) -> list[str]:
-    """The lines of a text such as a guest's console, each `printable`; carriage returns are
-    dropped, tabs expanded."""
+    """Split a text such as a guest's console into lines, and make each line `printable`. Carriage
+    returns are removed, and tabs are replaced by spaces."""
     return [printable(line.expandtabs(), most) for line in text.replace("\r", "").split("\n")]
 
 
 def folded(text: str, width: int, indent: int = 4) -> list[str]:
-    """Fold a line into lines of at most ``width`` characters, only at blanks. Lines after the first
-    are indented by ``indent``, or less if a word would not fit. A word longer than ``width`` is not
-    broken."""
+    """Fold a line into lines of at most ``width`` characters. A line is folded only at blanks, so a
+    word longer than ``width`` is not broken. Each line after the first is indented by ``indent``
+    characters, or by less if a word would not fit."""
     if len(text) <= width:
         return [text]
     import textwrap

@@ -6,8 +6,8 @@
 * Folders listed in the ini option ``armvirt_guests`` are suites. The ``armvirt.toml`` of a folder
   has the expected results; without armvirt.toml every guest has to pass (`armvirt.suite.collect`).
 
-Before the first guest or machine, no other module of armvirt is imported, so that the test runs of
-other projects stay fast.
+pytest loads this plugin in every test run, also in projects that do not use armvirt. So that these
+test runs stay fast, the plugin imports other modules of armvirt only for the first guest or machine.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect ``test_*.elf`` in any folder. In a folder that the ini option lists, collect
-    armvirt.toml if there is one, else each guest."""
+    """Collect ``test_*.elf`` in any folder. In a folder that the ini option ``armvirt_guests``
+    lists, collect only armvirt.toml, or each guest if there is no armvirt.toml."""
     in_suite = file_path.parent.resolve() in {
         Path(path).resolve() for path in parent.config.getini(INI)
     }
@@ -56,7 +56,7 @@ def _is_guest(path: Path) -> bool:
 
 
 class GuestFile(pytest.File):
-    """A file that pytest collects: a guest, or an armvirt.toml with several guests."""
+    """A file that pytest collects: one guest, or an armvirt.toml with several guests."""
 
     def collect(self) -> Iterator[GuestItem]:
         from armvirt.errors import UserError
@@ -73,7 +73,7 @@ class GuestFile(pytest.File):
 
 
 class GuestItem(pytest.Item):
-    """One guest as one test."""
+    """A test that runs one guest."""
 
     def __init__(self, *, case: Case, **more: Any) -> None:
         super().__init__(**more)
@@ -102,7 +102,7 @@ class GuestItem(pytest.Item):
 
 
 class GuestFailure(Exception):
-    """A guest did not end as expected."""
+    """Raised if a guest did not end as expected."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -123,8 +123,8 @@ class GuestFailure(Exception):
 
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
-    """A factory of machines. ``machine(image, **settings)`` has the arguments of
-    `armvirt.machine.Machine`, and the machine records its last events."""
+    """A fixture that makes machines. ``machine(image, **settings)`` has the arguments of
+    `armvirt.machine.Machine`. The machine records its last events for the report."""
     made: list[tuple[Machine, Tail]] = []
     request.node.stash[MACHINES] = made
 
@@ -144,8 +144,8 @@ def machine(request: pytest.FixtureRequest) -> Callable[..., Machine]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Add the last console output and the present state of a test's machines to the report, if the
-    test has failed."""
+    """If a test has failed, add to its report the last console output and the current state of the
+    machines that the test made."""
     result: Any = yield
     report = result.get_result()
     if report.when != "call" or not report.failed:

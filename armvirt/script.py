@@ -25,15 +25,15 @@ MAX_FILE = 1 << 20
 
 
 class Expect(NamedTuple):
-    """Wait until ``text`` has appeared on the console, at most ``timeout_ns`` of guest time (None:
-    no limit)."""
+    """A step of a script: wait until the guest prints ``text`` on the console, at most
+    ``timeout_ns`` of guest time in ns (None if there is no limit)."""
 
     text: bytes
     timeout_ns: int | None = None
 
 
 class Send(NamedTuple):
-    """Type ``text``."""
+    """A step of a script: type ``text``."""
 
     text: bytes
 
@@ -42,8 +42,8 @@ Step: TypeAlias = "Expect | Send"
 
 
 class Script(tuple[Step, ...]):
-    """The steps of a console script, in order. A text is sent at the instruction at which the
-    expected text before it is complete."""
+    """The steps of a console script, in order. A text is sent at the instruction at which the guest
+    completes the expected text of the previous step."""
 
     __slots__ = ()
 
@@ -52,8 +52,8 @@ class Script(tuple[Step, ...]):
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[Sequence[str]]) -> Script:
-        """Make a script from (text to wait for, text to send) pairs; an empty text makes no step.
-        UserError for another value."""
+        """Make a script from pairs (text to wait for, text to send). An empty text makes no step.
+        UserError for a value that is not such a pair."""
         steps: list[Step] = []
         for pair in pairs:
             if (
@@ -80,13 +80,14 @@ _HEX = re.compile("x([0-9a-fA-F]{2})")
 
 
 def load(path: str | Path) -> Script:
-    """The script in a file. UserError for a file that cannot be read, or a line that is not a
+    """Load the script in a file. UserError if the file cannot be read, or if a line of it is not a
     step."""
     return parse(read_text(path, "console script", MAX_FILE), str(path))
 
 
 def parse(text: str, name: str = "script") -> Script:
-    """The script in ``text``; ``name`` is its name in messages."""
+    """Parse the script in ``text``. ``name`` is the name of the script in messages. UserError for a
+    line that is not a step."""
     steps: list[Step] = []
     timeout: int | None = None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -111,7 +112,7 @@ _STEPS: dict[str, Callable[[bytes, int | None], Step]] = {
 
 
 def _split(line: str) -> tuple[str, str]:
-    """The verb of a line, and the rest of the line."""
+    """Split a line into its first word (expect, send or timeout) and the rest of the line."""
     match = _VERB.match(line)
     verb = match[0] if match is not None else ""
     if verb not in (*_STEPS, "timeout"):
@@ -123,9 +124,9 @@ _NO_STEP = 'not a step; write expect "text", send "text\\n" or timeout 5s'
 
 
 def _text(rest: str) -> bytes:
-    """The bytes of a text in double quotes, after which only a comment may follow.
+    """Parse a text in double quotes, and return its bytes. Only a comment may follow the text.
 
-    Each character is read once, because a line may be as long as the file.
+    Each character is read only once, because a line may be as long as the whole file.
     """
     if not rest.startswith('"'):
         raise UserError('the text must be in double quotes, for example expect "login: "')
@@ -147,7 +148,8 @@ def _text(rest: str) -> bytes:
 
 
 def _escape(rest: str, at: int) -> tuple[bytes, int]:
-    """The bytes of the escape sequence whose letter is at index ``at``, and the index after it."""
+    """Parse the escape sequence whose letter is at the index ``at``. Return the bytes of the escape
+    sequence, and the index after it."""
     match = _HEX.match(rest, at)
     if match is not None:
         return bytes([int(match[1], 16)]), match.end()

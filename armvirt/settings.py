@@ -1,9 +1,9 @@
-"""Every setting of a run, in one table: the command line, suite files and `Machine` use it.
+"""The table of all settings of a run. The command line, suite files and `Machine` use this table.
 
-A `Setting` is the option ``--quantum`` of the command line, the key ``quantum`` of armvirt.toml,
-and the argument ``quantum_ns`` of Python. Each of them accepts the same text. The default is that
-of `armvirt.board.config.BoardConfig`. This module imports no large module, because every command
-reads the table.
+A `Setting` is an option of the command line (``--quantum``), a key of armvirt.toml (``quantum``),
+and an argument in Python (``quantum_ns``). All three accept the same text. The default is that of
+`armvirt.board.config.BoardConfig`. This module imports no large module, because every command reads
+the table.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ LEAST_RAM, MOST_RAM = min(at.RAM_MIN for at in _MAPS), max(at.RAM_MAX for at in 
 
 
 def text(value: str) -> str:
-    """Check a text that becomes a string in the device tree."""
+    """Return ``value``, which becomes a string in the device tree. UserError if it contains a NUL
+    character."""
     if "\0" in value:
         raise UserError("a NUL character would end the text; leave it out")
     return value
 
 
 def file(value: str) -> str:
-    """The path of a file; in a suite it is relative to the suite's own file."""
+    """Return ``value``, which is the path of a file. In an armvirt.toml, a path is relative to the
+    directory of this armvirt.toml."""
     return value
 
 
 def choice(*allowed: str) -> Parse:
-    """A parser that accepts only these words."""
+    """Return a parser that accepts only the texts in ``allowed``."""
 
     def parse(value: str) -> str:
         if value not in allowed:
@@ -55,12 +57,13 @@ def choice(*allowed: str) -> Parse:
 
 
 def count(low: int, high: int = MASK64, what: str = "number") -> Parse:
-    """A parser of whole numbers in ``low..high``."""
+    """Return a parser of whole numbers from ``low`` to ``high``. ``what`` names the number in error
+    messages."""
     return lambda value: units.parse_count(value, low, high, what=what)
 
 
 def memory(value: str) -> int:
-    """Parse a size of RAM in bytes, see `armvirt.units.parse_size`."""
+    """Parse a size of RAM, and return the size in bytes (see `armvirt.units.parse_size`)."""
     return units.parse_size(value, LEAST_RAM, MOST_RAM)
 
 
@@ -70,14 +73,15 @@ def gic_version(value: str) -> int:
 
 
 def cpu_model(value: str) -> str:
-    """Check the name of a CPU model that the engine supports."""
+    """Return ``value``. UserError if the engine does not support a CPU model of this name."""
     from armvirt.hw.engine.abi import CPU_MODELS
 
     return str(choice(*CPU_MODELS)(value))
 
 
 def cpu_features(value: str) -> tuple[str, ...]:
-    """Parse a list of CPU features such as "ecv,wfxt". UserError for an unknown name."""
+    """Parse a list of CPU features such as "ecv,wfxt", and return their names. UserError for an
+    unknown name."""
     from armvirt.hyp.kvm import CPU_FEATURES
 
     names = tuple(name for name in value.split(",") if name)
@@ -90,7 +94,8 @@ def cpu_features(value: str) -> tuple[str, ...]:
 
 
 def quantum(value: str) -> int:
-    """Parse the time slice of a CPU, in ns."""
+    """Parse the time slice of a CPU, and return the time slice in ns. UserError if it is too
+    short."""
     from armvirt.hyp.kvm import MIN_QUANTUM_NS
 
     ns = units.parse_time(value)
@@ -100,18 +105,18 @@ def quantum(value: str) -> int:
 
 
 def seconds(value: str) -> float:
-    """Parse a span of host time, in seconds."""
+    """Parse a span of host time, and return the span in seconds."""
     return units.parse_time(value) / 1e9
 
 
 class Setting(NamedTuple):
-    """One setting. ``parse`` reads its text (None: a switch, true or false). ``meta`` is the name
-    of the value in ``--help``.
+    """One setting. ``parse`` converts its text to a value; None if the setting is a switch, whose
+    value is true or false. ``meta`` is the name of the value in ``--help``.
 
     ``argument`` is the keyword argument of `Machine`, or of `Machine.run` if ``group`` is `LIMIT`.
-    With ``negates`` the switch sets this argument to False. ``unit`` is the unit of a number that
-    Python code gives instead of a text. ``by_guest`` is True if each bundled guest has its own
-    default.
+    If ``negates`` is True, the switch sets this argument to False. Python code may give a number
+    instead of a text; ``unit`` is the unit of this number. ``by_guest`` is True if each bundled
+    guest has its own default.
     """
 
     name: str
@@ -126,12 +131,13 @@ class Setting(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """The option on the command line."""
+        """The option of the command line, such as ``--quantum``."""
         return f"--{self.name}"
 
     @property
     def default(self) -> Any:
-        """The default of the switch, or of the argument (None: no default in this table)."""
+        """The default of the switch or of the argument. None if the default is not in this
+        table."""
         if self.negates or (self.parse is None and self.argument not in DEFAULTS):
             return False
         return None if self.by_guest else DEFAULTS.get(self.argument)
@@ -320,11 +326,12 @@ _BY_ARGUMENT = {
 
 
 def native(argument: str, value: Any, name: str = "") -> Any:
-    """Convert the value of the Python argument ``argument``. Python code gives the value itself, or
-    a text like on the command line.
+    """Convert ``value``, which Python code gave for the keyword argument ``argument`` of `Machine`
+    or `Machine.run`. ``value`` is the value itself, or a text like on the command line. If
+    ``value`` is None, return the default.
 
-    UserError for other values, with the accepted forms. ``name`` is the name of the argument in the
-    message.
+    UserError for other values; the message has the accepted forms. ``name`` is the name of the
+    argument in the message.
     """
     setting = _BY_ARGUMENT[argument]
     default = DEFAULTS.get(argument)
@@ -337,7 +344,7 @@ def native(argument: str, value: Any, name: str = "") -> Any:
 
 
 def shown(value: object) -> str:
-    """A value of Python code as text for a message. A text that is too long is cut."""
+    """Return the repr of a value for a message. A repr that is too long is cut."""
     try:
         shown = repr(value)
     except ValueError:  # an integer with more digits than Python converts to text
@@ -362,7 +369,8 @@ def _native(setting: Setting, value: Any) -> Any:
 
 
 def _as_text(setting: Setting, value: Any) -> str:
-    """The text for ``parse`` of a setting, from a text, a number or a sequence of names."""
+    """Convert ``value`` to the text that ``setting.parse`` can parse. ``value`` is a text, a number
+    or a sequence of names. UserError for any other value."""
     if isinstance(value, str):
         return value
     if isinstance(value, (tuple, list)) and all(isinstance(name, str) for name in value):
@@ -375,7 +383,8 @@ def _as_text(setting: Setting, value: Any) -> str:
 
 
 def number_text(value: int | float) -> str:
-    """A number as text for `parse` of a setting."""
+    """Convert a number to a text for the parser of a setting. UserError if the number has too many
+    digits."""
     try:
         return str(int(value) if isinstance(value, float) and value.is_integer() else value)
     except ValueError:  # more digits than Python converts to text

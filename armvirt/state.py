@@ -1,9 +1,9 @@
-"""Saved state: plain data with a version, and the protocol of objects that have such state.
+"""Saved state: plain data with a version, and the interface of objects that have such state.
 
-An object with parts has a table of its parts, by name: `states_of` saves the parts, and
-`load_states` loads the parts. An object with plain values has a table of its attributes:
-`fields_of` saves the values, and `load_fields` loads the values. Every package may import this
-module.
+An object can contain other objects with state, its parts. Such an object has a table of its parts
+by name: `states_of` saves the parts, and `load_states` loads the parts. An object with plain values
+has a table of its attributes: `fields_of` saves the values, and `load_fields` loads the values.
+Every package may import this module.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any, Protocol
 from armvirt.errors import UserError
 
 State = dict[str, Any]
-"""Data for JSON, with a ``version``."""
+"""Plain data, which can be written as JSON. The key ``version`` has the version of the format."""
 
 
 class StateError(UserError):
-    """A saved state that this object cannot load."""
+    """A saved state cannot be loaded into this object."""
 
 
 class Stateful(Protocol):
-    """An object with state that is visible to a guest."""
+    """An object that has state that a guest can observe. The state can be saved and loaded."""
 
     def state(self) -> State:
-        """The state as plain data."""
+        """Return the state as plain data."""
 
     def load(self, state: State) -> None:
         """Load a state that `state` returned. StateError for a state of another version."""
 
 
 def checked(state: State, what: str, version: int) -> State:
-    """The saved state of ``what``, if it has this version. StateError for another version."""
+    """Return ``state``, the saved state of ``what``. StateError if the state does not have the
+    version ``version``."""
     found = state.get("version")
     if found != version:
         raise StateError(
@@ -43,27 +44,29 @@ def checked(state: State, what: str, version: int) -> State:
 
 
 def fields_of(source: object, names: Iterable[str]) -> State:
-    """The values of the attributes ``names``, by name. A value is a number, a boolean, a text,
-    None, or a list; a list is copied."""
+    """Return the values of the attributes ``names``, by name. Each value is a number, a boolean, a
+    text, None, or a list. A list is copied."""
     values = {name: getattr(source, name) for name in names}
     return {name: list(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def load_fields(target: object, names: Iterable[str], state: State) -> None:
-    """Set attributes to the values that `fields_of` returned. KeyError for a name that ``state``
-    does not have."""
+    """Set the attributes ``names`` of ``target`` to the values in ``state``, which `fields_of`
+    returned. KeyError if ``state`` does not have one of the names."""
     for name in names:
         value = state[name]
         setattr(target, name, list(value) if isinstance(value, list) else value)
 
 
 def check_versions(saved: object, present: object, what: str, path: str = "") -> None:
-    """Compare each version in ``saved``, at every depth, with the version at the same path in
-    ``present``. ``present`` is the present state of ``what``.
+    """Compare the versions in the saved state ``saved`` with the versions in ``present``, the
+    current state of ``what``. The comparison includes all states that are nested in these states.
+    ``path`` is the path of ``saved`` in the outermost state, for messages.
 
-    An object with parts calls this function before it loads its first part, so that a refused state
-    changes nothing. StateError for the first version that differs or is missing. A path that only
-    one of the states has is not an error here: the object with parts checks the names of its parts.
+    An object that contains other objects with state calls this function before it loads the first
+    of them, so that a refused state changes nothing. StateError for the first version that differs
+    or is missing. If only one of the two states has a nested state, this is not an error here:
+    `load_states` compares the names.
     """
     if isinstance(present, dict):
         if not isinstance(saved, dict):
@@ -81,12 +84,13 @@ def check_versions(saved: object, present: object, what: str, path: str = "") ->
 
 
 def states_of(parts: Mapping[str, Stateful]) -> State:
-    """The states of all parts, by name of the part."""
+    """The state of each object in ``parts``, by its name."""
     return {name: part.state() for name, part in parts.items()}
 
 
 def load_states(parts: Mapping[str, Stateful], states: State, what: str) -> None:
-    """Load the states of all parts of ``what``. StateError if the names of the parts differ."""
+    """Load ``states`` into the objects in ``parts``, which belong to ``what``. StateError if the
+    names in ``states`` and ``parts`` differ."""
     if states.keys() != parts.keys():
         raise StateError(
             f"the saved state of {what} is of another machine: it has {', '.join(sorted(states))}, "

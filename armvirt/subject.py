@@ -1,5 +1,5 @@
-"""The protocol of a machine under inspection: the part of `armvirt.machine.machine.Machine` that
-views and places use."""
+"""The interface of a machine that is inspected. It is the part of `armvirt.machine.machine.Machine`
+that `armvirt.views` and `armvirt.places` use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Subject(Protocol):
-    """A machine that does not run at the moment."""
+    """A machine that can be inspected, because it does not run at the moment."""
 
     @property
     def board(self) -> Board:
@@ -21,7 +21,7 @@ class Subject(Protocol):
 
     @property
     def symbols(self) -> SymbolSource | None:
-        """The guest's symbols, None without symbols."""
+        """The guest's symbols; None if there are no symbols."""
 
     @property
     def sinks(self) -> Sequence[Sink]:

@@ -1,6 +1,6 @@
-"""Plain tables that print themselves: as text, or on a rich console with its styles.
+"""Tables that display themselves: as plain text, or with styles on a console of the library rich.
 
-Other packages return rows as plain data (``rows()``). This module makes cells from the rows. rich
+Other packages return rows as plain data (``rows()``). This module makes tables from the rows. rich
 is imported only when it displays a table.
 """
 
@@ -23,9 +23,9 @@ EDGES = 2  # characters that rich adds around a table without lines
 
 
 class Table(NamedTuple):
-    """A table of cells as text. Each row has one cell per column in ``columns``. ``marks`` has a
-    style of rich for some rows, by row number; ``styles`` has a style for each column. ``numbers``
-    aligns all columns but the first to the right."""
+    """A table whose cells are texts. Each row has one cell per column in ``columns``. ``marks`` has
+    the rich style of some rows, by the index of the row. ``styles`` has a rich style for each
+    column. If ``numbers`` is True, all columns except the first are aligned to the right."""
 
     title: str
     columns: tuple[str, ...]
@@ -41,7 +41,8 @@ class Table(NamedTuple):
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The table as lines of text; a cell never starts a new line."""
+        """The table as lines of text. Each row is one line, because line feeds in cells are
+        escaped."""
         rows = [tuple(map(escaped, row)) for row in (self.columns, *self.rows)]
         widths = [max(len(row[n]) for row in rows) for n in range(len(self.columns))]
         text = [
@@ -54,9 +55,9 @@ class Table(NamedTuple):
         return cell.rjust(width) if self.numbers and column else cell.ljust(width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Display the table with rich. Lines surround the cells if the terminal is wide enough.
-        Otherwise there are no lines, and long texts are folded between words. A table that is still
-        too wide is split into several tables."""
+        """Display the table with rich. If the terminal is wide enough, the table has lines around
+        its cells. Otherwise there are no lines, and long texts are folded between words. If the
+        table is still too wide, it is split into several tables."""
         room = options.max_width
         widths = self._widths(len)
         if sum(widths) + 3 * len(widths) + 1 <= room and not self.numbers:
@@ -66,10 +67,12 @@ class Table(NamedTuple):
             yield part._narrow(part._fitted(room - EDGES))
 
     def parts(self, room: int) -> list[Table]:
-        """Split the table into tables of at most ``room`` characters. Each of these tables has the
-        first column. Words of cells are not broken.
+        """Split the columns of the table into several tables of at most ``room`` characters. Each
+        of these tables has the first column. Words in cells are not broken, so a table with a
+        longer word can be wider.
 
-        All tables but the first omit the rows that are empty in their columns.
+        In the second and the later tables, a row is left out if all its cells except the first are
+        empty.
         """
         least = self._widths(_longest_word)
         groups = [[0]]
@@ -104,8 +107,8 @@ class Table(NamedTuple):
         ]
 
     def _fitted(self, room: int) -> list[int]:
-        """The widths of the columns for a table of ``room`` characters. The widest columns are
-        narrowed first. No column becomes narrower than its longest word."""
+        """The widths of the columns for a table of ``room`` characters. The widest columns become
+        narrower first. No column becomes narrower than its longest word."""
         widths, least = self._widths(len), self._widths(_longest_word)
         while sum(widths) + len(widths) - 1 > room:
             wide = [n for n in range(len(widths)) if widths[n] > least[n]]
@@ -150,18 +153,18 @@ def _longest_word(text: str) -> int:
 
 
 class Showable(ABC):
-    """An object that is displayed as its `tables`: as text with ``str``, or by rich on a rich
-    console."""
+    """An object that is displayed as tables. ``str`` returns plain text; on a console of the
+    library rich, the tables have styles."""
 
     @abstractmethod
     def tables(self) -> Sequence[Table | str]:
-        """Tables, and lines of text between them."""
+        """The tables, and lines of text between the tables."""
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """The tables as lines of text, with an empty line between them."""
+        """The tables as lines of text, with an empty line between the tables."""
         blocks = [
             part.split("\n") if isinstance(part, str) else part.lines() for part in self.tables()
         ]
@@ -180,9 +183,9 @@ def table_of(
     title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str] = (), optional: Iterable[str] = (),
     headings: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:  # fmt: skip
-    """A table from rows of plain data. ``columns`` are the columns to show (empty: all columns of
-    the first row). ``optional`` columns are left out if they are empty. ``headings`` are shorter
-    names of columns for display."""
+    """Make a table from rows of plain data. ``columns`` are the keys of the columns to show; if it
+    is empty, all keys of the first row are shown. A column in ``optional`` is left out if it is
+    empty. ``headings`` has shorter names of columns for display."""
     rows = list(rows)
     names = tuple(columns) or tuple(rows[0] if rows else ())
     empty = {name for name in optional if not any(cell(row.get(name)) for row in rows)}
@@ -192,7 +195,7 @@ def table_of(
 
 
 def cell(value: object) -> str:
-    """A value as text for display: True is "yes"; False and None are ""."""
+    """Convert a value to a text for display: True becomes "yes", False and None become ""."""
     if value is None or value is False:
         return ""
     return "yes" if value is True else str(value)

@@ -1,5 +1,5 @@
-"""Parsers and formats for numbers: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``, ``512MiB``. All
-results are exact; no float is used."""
+"""Functions that parse and format numbers: ``1M``, ``0x1000``, ``62.5MHz``, ``10ms``, ``512MiB``.
+The functions that parse numbers return exact results, without floats."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ LONGEST_TIME = 1 << 62  # ns; longer than any run, and small enough to add to th
 
 
 def parse_count(text: str, low: int = 0, high: int = MASK64, *, what: str = "number") -> int:
-    """Parse a whole number in ``low..high``: ``1500``, ``0x5dc``, ``1.5k``, ``10M``. The units k,
-    M, G and T are powers of 1000."""
+    """Parse a whole number from ``low`` to ``high``: ``1500``, ``0x5dc``, ``1.5k``, ``10M``. The
+    units k, M, G and T are powers of 1000. ``what`` names the number in error messages."""
     return _bounded(text, _parse(text, _SI, what, "for example 1000, 0x3e8 or 1k"), low, high, what)
 
 
 def parse_offset(text: str) -> int:
-    """Parse a value of CNTVOFF_EL2 in ticks. A negative number becomes its 64-bit two's
+    """Parse a value of CNTVOFF_EL2 in ticks. For a negative number, the result is its 64-bit two's
     complement."""
     return parse_count(text, -(1 << 63), MASK64, what="offset") & MASK64
 
 
 def parse_frequency(text: str) -> int:
-    """Parse a frequency in Hz: ``62500000``, ``62.5MHz``, ``24M``, ``1GHz``. CNTFRQ_EL0 holds 32
-    bits."""
+    """Parse a frequency, and return it in Hz: ``62500000``, ``62.5MHz``, ``24M``, ``1GHz``. The
+    maximum is that of CNTFRQ_EL0, which has 32 bits."""
     bare = text.strip()
     bare = bare[:-2] if bare[-2:].lower() == "hz" else bare
     value = _parse(bare, _SI, "frequency", "for example 62.5MHz")
@@ -58,8 +58,8 @@ def parse_frequency(text: str) -> int:
 
 
 def parse_time(text: str) -> int:
-    """Parse a span of time: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``, ``1h``. A number
-    without a unit is in seconds. The result is in ns."""
+    """Parse a span of time, and return it in ns: ``100ns``, ``10us``, ``2.5ms``, ``2s``, ``1m``
+    (one minute), ``1h``. A number without a unit is in seconds."""
     value = _parse(text, _TIME, "time", "for example 10ms or 2s")
     return _bounded(text, value, 1, LONGEST_TIME, "time", " ns")
 
@@ -71,7 +71,8 @@ def parse_address(text: str) -> int:
 
 def parse_date(text: str) -> int:
     """Parse a date: ``2024-02-29``, ``2024-02-29T12:30:00`` (UTC), or seconds since 1970. The
-    result is in seconds since 1970 and has at most 32 bits, like the counter of a PL031."""
+    result is in seconds since 1970. It has at most 32 bits, because the counter of a PL031 has 32
+    bits."""
     from datetime import datetime, timezone
 
     bare = text.strip()
@@ -89,11 +90,11 @@ def parse_date(text: str) -> int:
 
 
 def parse_size(text: str, least: int, most: int) -> int:
-    """Parse a size of guest RAM: ``512M``, ``1.5GiB``, ``0x20000K``. The result is in bytes, from
-    ``least`` to ``most``.
+    """Parse a size of guest RAM: ``512M``, ``1.5GiB``, ``0x20000K``. The result is in bytes.
 
     A number without a unit is in MiB, as in QEMU's ``-m``. UserError for a text that is not a size,
-    and for a size that is not a multiple of 4 KiB or is outside the limits.
+    for a size that is not a multiple of 4 KiB, and for a size below ``least`` or above ``most``
+    bytes.
     """
     match = _match(text)
     if match is None or match["sign"] or match["unit"].upper() not in _SIZE:
@@ -113,7 +114,7 @@ def parse_size(text: str, least: int, most: int) -> int:
 
 
 def _match(text: str) -> re.Match[str] | None:
-    """The sign, digits and unit of a number; None if the text is not a number."""
+    """Match a number with its sign, digits and unit. None if the text is not a number."""
     compact = text.strip().replace("_", "")
     return _NUMBER.fullmatch(compact) if len(compact) <= _LONGEST else None
 
@@ -147,8 +148,8 @@ def _bounded(
 
 
 def human_size(size: int) -> str:
-    """A size of ``size`` bytes as text, in the largest unit that gives a whole number: 536870912 is
-    ``512M``."""
+    """Convert a size in bytes to text, in the largest unit that gives a whole number: 536870912
+    becomes ``512M``."""
     for unit in "TGMK":
         if size and size % _SIZE[unit] == 0:
             return f"{size // _SIZE[unit]}{unit}"
@@ -156,7 +157,7 @@ def human_size(size: int) -> str:
 
 
 def human_time(ns: int) -> str:
-    """A time of ``ns`` as text with at most four digits: ``1.5 ms``, ``100 ms``, ``20 ns``."""
+    """Convert a time in ns to text with at most four digits: ``1.5 ms``, ``100 ms``, ``20 ns``."""
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
         if abs(ns) >= scale * 0.99995:  # otherwise 999.99 us would become 1000 us
             return f"{ns / scale:.4g} {unit}"

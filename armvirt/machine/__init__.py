@@ -1,4 +1,5 @@
-"""A machine with a guest: how to build it, run it to a verdict, and move it to another host."""
+"""A machine with a guest: the code that builds a machine, runs it until the guest ends, and moves
+it to another host."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _HOME = {"EXIT_STATUS": "result", "Machine": "machine", "Result": "result"}
 
 
 def __getattr__(name: str) -> object:
-    """Import a name at its first use: most commands need only a small module of this package."""
+    """Import a name of this package when the name is first used. Most commands need only a small
+    module of this package, and start faster if the other modules are not imported."""
     if name not in _HOME:
         raise AttributeError(f"module 'armvirt.machine' has no attribute {name!r}")
     from importlib import import_module

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def board_config(
     image: str | Path | None, cpus: int | str | None, counter_start: int | None, **given: Any
 ) -> BoardConfig:
-    """The configuration of the board. ``given`` are further arguments of `Machine`, by name. Each
-    value may also be the text of its command-line option. UserError for a value that cannot be
+    """Make the configuration of the board. ``given`` has the other arguments of `Machine`, by name.
+    Each value may also be the text of its command-line option. UserError for a value that cannot be
     used."""
     path, count = _named(image, None if cpus is None else native("cpus", cpus))
     return BoardConfig(
@@ -36,8 +36,8 @@ def board_config(
 
 
 def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | None, int]:
-    """(path, number of CPUs) of a guest, which ``image`` names by a path or as a bundled guest.
-    With ``cpus`` None the guest gets as many CPUs as it needs."""
+    """Return (path, number of CPUs) of the guest ``image``. ``image`` is a path, or the name of a
+    bundled guest. If ``cpus`` is None, the number of CPUs is the default of the guest."""
     if image is None or isinstance(image, os.PathLike):
         return image, 1 if cpus is None else cpus
     if not isinstance(image, str):
@@ -47,8 +47,9 @@ def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | Non
 
 
 def loaded_script(script: Script | str | Path | None) -> Script | None:
-    """The console script for an argument: a `Script` is returned unchanged, and a path is the file
-    with the script. None for None."""
+    """Return the console script for the argument ``script``. A `Script` is returned unchanged. If
+    ``script`` is a path, the script is loaded from this file. If ``script`` is None, None is
+    returned."""
     if script is None:
         return None
     from armvirt.script import Script, load
@@ -57,7 +58,7 @@ def loaded_script(script: Script | str | Path | None) -> Script | None:
 
 
 def play(script: Script, console: Console) -> None:
-    """Queue the steps of a script on the console."""
+    """Add all steps of a script to the console."""
     from armvirt.script import Expect
 
     for step in script:
@@ -68,9 +69,9 @@ def play(script: Script, console: Console) -> None:
 
 
 def limit(argument: str, value: int | str | None, name: str = "") -> int | None:
-    """Check a limit of a run. A number is returned unchanged (0 is a valid limit), and a text is
-    converted like the command-line option. ``name`` is the name of the argument in an error
-    message."""
+    """Check the limit ``value`` of a run, and return the limit as a number; None means no limit. A
+    number is returned unchanged (0 is a valid limit). A text is converted like the text of the
+    command-line option. ``name`` is the name of the argument in the error message."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     limit: int | None = native(argument, value, name)
@@ -78,7 +79,8 @@ def limit(argument: str, value: int | str | None, name: str = "") -> int | None:
 
 
 def timeout(value: float | str | None) -> float | None:
-    """Check a limit of host time: a number of seconds, or the text of the command-line option."""
+    """Check a limit of host time, and return the limit in seconds. ``value`` is a number of
+    seconds, or the text of the command-line option. None means no limit."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
         return value
     timeout: float | None = native("timeout_s", value)
@@ -86,7 +88,7 @@ def timeout(value: float | str | None) -> float | None:
 
 
 def intid(argument: str, value: int | str, board: Board) -> int:
-    """The INTID for a number, or for a name that ``board`` knows."""
+    """Return the INTID for a number, or for a name of an INTID on ``board``."""
     if isinstance(value, str):
         from armvirt.intids import IntidNames
 
@@ -95,21 +97,21 @@ def intid(argument: str, value: int | str, board: Board) -> int:
 
 
 def number(argument: str, value: int) -> int:
-    """Check a whole number."""
+    """Return ``value``. UserError if ``value`` is not an int."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{argument}={shown(value)}: write a whole number")
     return value
 
 
 def ticks(argument: str, value: int) -> int:
-    """Check a counter value of 64 bits."""
+    """Return ``value``. UserError if ``value`` is not a 64-bit counter value."""
     if not 0 <= number(argument, value) < 1 << 64:
         raise UserError(f"{argument}={value}: a counter has 64 bits")
     return value
 
 
 def sink_list(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
-    """Check the sinks: each sink must be callable."""
+    """Return the sinks as a tuple. UserError if a sink is not callable."""
     if not isinstance(sinks, Iterable):
         raise UserError(f"sinks={shown(sinks)}: write a list of sinks, [sink]")
     listed = tuple(sinks)
@@ -120,7 +122,7 @@ def sink_list(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
 
 
 def address(pc: int) -> int:
-    """Check an address of 64 bits."""
+    """Return ``pc``. UserError if ``pc`` is not a 64-bit address."""
     if not 0 <= pc < 1 << 64:
         raise UserError(f"pc={shown(pc)}: an address has 64 bits")
     return pc

@@ -44,34 +44,35 @@ RECENT_EVENTS = 64
 class Machine:
     """A board with a guest.
 
-    ``image`` is a path or the name of a bundled guest (None with ``bios`` alone). ``board`` is a
-    name of `armvirt.board.boards.BOARDS`. ``gic`` is the version of the interrupt controller, 2 or
-    3. A GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M" or a number
-    of bytes. ``cpus`` is the number of CPUs (None: the number that a bundled guest needs, else 1).
-    ``cntfrq`` is the frequency of the counter in Hz, ``cntvoff`` is CNTVOFF_EL2 in ticks (None: the
-    guest's virtual count starts at 0). ``counter_start`` is the physical count at virtual time 0,
-    in ticks.
+    ``image`` is a path or the name of a bundled guest; None if there is only a ``bios``. ``board``
+    is a name of `armvirt.board.boards.BOARDS`. ``gic`` is the version of the interrupt controller,
+    2 or 3. A GICv3 has an ITS unless ``its`` is False. ``memory`` is a size such as "512M" or a
+    number of bytes. ``cpus`` is the number of CPUs; None is the number that a bundled guest needs,
+    and 1 for other guests. ``cntfrq`` is the frequency of the counter in Hz. ``cntvoff`` is
+    CNTVOFF_EL2 in ticks; None means that the guest's virtual count starts at 0. ``counter_start``
+    is the physical count at virtual time 0, in ticks; None is the default of the host.
 
     ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) configure the virtual CPU interface.
-    The CPUs run on ``pcpus`` physical CPUs, in time slices of ``quantum_ns`` (None: 1 ms on one
-    physical CPU, 100 us on several). With ``vhe`` the hypervisor runs with VHE at EL2, so the guest
-    uses both timers without traps; the guest cannot observe this. ``cpu_features`` adds features
-    that the CPU model does not have: "ecv", "wfxt", separated by commas. Unless ``skip`` is False,
-    rounds of loops that only poll are counted, but not executed, which the guest cannot observe
-    (docs/engine.md); with ``pace`` they are executed.
+    The CPUs run on ``pcpus`` physical CPUs, in time slices of ``quantum_ns``; None is 1 ms on one
+    physical CPU, and 100 us on several. With ``vhe`` the hypervisor runs with VHE at EL2, so the
+    guest uses both timers without traps. The guest cannot observe this. ``cpu_features`` adds
+    features that the CPU model does not have: "ecv", "wfxt", separated by commas. If ``skip`` is
+    True, iterations of loops that only poll are not executed, but their instructions are counted.
+    The guest cannot observe this (docs/engine.md). With ``pace`` all iterations are executed.
 
-    ``rtc_base`` is the date at virtual time 0 in seconds since 1970 (None: 2024-01-01, midnight
-    UTC). The RTC, the PTP hypercall and semihosting return this date. ``seed`` decides all random
-    numbers for the guest: those of the TRNG, /chosen/rng-seed and, unless ``kaslr_seed`` is False,
-    /chosen/kaslr-seed. ``sinks`` get every event. ``watch`` can end a run from outside
-    (`armvirt.machine.watch`).
+    ``rtc_base`` is the date at virtual time 0, in seconds since 1970; None is 2024-01-01, midnight
+    UTC. The RTC, the PTP hypercall and semihosting return this date plus virtual time. All random
+    numbers for the guest depend on ``seed``: those of the TRNG, /chosen/rng-seed and
+    /chosen/kaslr-seed. If ``kaslr_seed`` is False, there is no /chosen/kaslr-seed. ``sinks`` are
+    functions that are called with every event. ``watch`` can end a run from outside
+    (`armvirt.machine.watch`). If ``reboot`` is False, a reset by the guest ends the run.
 
-    ``symbols`` is a file with names for the guest's addresses, if the guest file has no symbols, or
-    not the right symbols: the ELF file of the guest, or a System.map.
+    ``symbols`` is a file with names for the guest's addresses: the ELF file of the guest, or a
+    System.map. Give this file if the guest file has no symbols, or not the right symbols.
 
     An argument that is also a command-line option accepts the text of the option, too:
     ``cntfrq="24MHz"``, ``quantum_ns="100us"``, ``load_addr="0x40080000"``,
-    ``rtc_base="2024-02-29"``. UserError (ImageError for a file) for a value that cannot be used,
+    ``rtc_base="2024-02-29"``. A value that cannot be used raises UserError (ImageError for a file)
     before the guest runs.
     """
 
@@ -166,17 +167,18 @@ class Machine:
 
     @property
     def skipped(self) -> int:
-        """The part of `insns` that was not executed, because the instructions were rounds of polled
-        waits. Since this object was made: not part of `state`."""
+        """The number of instructions in `insns` that were counted but not executed, because they
+        belong to skipped iterations of a loop that only polls. The count starts at 0 when this
+        object is made, and `state` does not save the count."""
         return sum(vcpu.context.skipped for vcpu in self.board.vcpus)
 
     def dump_dtb(self) -> bytes:
-        """The device tree that the guest gets."""
+        """Return the blob of the device tree that the guest gets."""
         return self.board.dump_dtb()
 
     @property
     def gic(self) -> GicView:
-        """The current state of the interrupt controller, as an object that can be printed
+        """The current state of the interrupt controller, as an object for display
         (``print(machine.gic)``)."""
         from armvirt.views.gic import GicView
 
@@ -185,11 +187,11 @@ class Machine:
     def explain(
         self, intid: int | str, vcpu: int | None = None, versus: int | str | None = None
     ) -> Explanation:
-        """Why a vCPU does not take an interrupt at this moment (see
-        `armvirt.views.explain.explain`). No state changes.
+        """Explain why a vCPU does not take an interrupt at this moment (see
+        `armvirt.views.explain.explain`). This method does not change the state of the machine.
 
-        An interrupt is a number or a name ("vtimer", "uart", "spi1"). With a `LastWriters` among
-        the sinks, the explanation has the last writer of each register.
+        An interrupt is an INTID or a name ("vtimer", "uart", "spi1"). If a `LastWriters` is among
+        the sinks, the explanation names the last write of each register.
         """
         from armvirt.views.explain import explain
 
@@ -202,7 +204,7 @@ class Machine:
 
     @property
     def result(self) -> Result | None:
-        """How the guest ended; None while the guest has not ended."""
+        """The `Result` of the run; None while the guest has not ended."""
         return self._runner.result
 
     @property
@@ -218,11 +220,11 @@ class Machine:
         max_time_ns: int | str | None = None,
         timeout_s: float | str | None = None,
     ) -> Result:
-        """Run to the guest's end, or to a limit: instructions of all CPUs, ns of guest time, or
-        seconds of host time.
+        """Run until the guest ends, or until a limit is reached: `insns` is at least ``max_insns``,
+        `ns` is at least ``max_time_ns``, or this call has taken ``timeout_s`` seconds of host time.
 
         Each limit may be the text of its option: "1M" instructions, "10ms", "2s". Ctrl-C raises
-        KeyboardInterrupt from this call; the machine keeps its state, and can run again.
+        KeyboardInterrupt from this call. The machine then keeps its state, and can run again.
         """
         goal = Goal(
             arguments.limit("max_insns", max_insns),
@@ -236,18 +238,18 @@ class Machine:
         self, *, insns: int | str | None = None, ns: int | str | None = None, console: str | bytes | None = None,
         pc: int | str | None = None, timeout_s: float | str | None = None,
     ) -> Result | None:  # fmt: skip
-        """Run until a point is reached: a number of instructions of all CPUs (``insns``), a guest
-        time (``ns``), a text on the console (``console``), or the instruction at the virtual
-        address ``pc``. At ``pc`` the run stops before this instruction executes, or at once if a
-        CPU is already at ``pc``.
+        """Run until a point is reached. With ``insns`` or ``ns``, the point is reached when `insns`
+        or `ns` of the machine is at least this number. ``console`` is a text that the guest prints.
+        ``pc`` is the virtual address of an instruction. The run stops before this instruction
+        executes, or at once if a CPU is already at ``pc``.
 
         Returns None if the point was reached. Returns a Result if the guest ended before the point,
         or if ``timeout_s`` seconds of host time passed. The stop has no effect on the rest of the
         run.
 
-        ``pc`` may also be the text of a place, like the value of ``--at``: "main", "main+0x10",
-        "timer.c:42", "0x40080000". If the text has several addresses (copies of an inlined
-        function), the run stops at the first address that a CPU reaches.
+        ``pc`` may also be a text as for the option ``--at``: "main", "main+0x10", "timer.c:42",
+        "0x40080000". If the text has several addresses (copies of an inlined function), the run
+        stops at the first address that a CPU reaches.
         """
         if console is not None and not isinstance(console, (str, bytes)):
             raise UserError(f"console={shown(console)}: write the text to wait for")
@@ -279,8 +281,7 @@ class Machine:
         return marks(pc, self)
 
     def _to_marks(self, goal: Goal, marks: Marks) -> Result | Reached:
-        """Run to the goal, or until a CPU reaches an address of ``marks``
-        (`armvirt.places.Marks`)."""
+        """Run until the goal is reached, or until a CPU reaches an address of ``marks``."""
         with ExitStack() as stops:
             for address in marks.addresses:
                 stops.callback(self.host.stop_at(address))
@@ -290,20 +291,20 @@ class Machine:
 
     @property
     def expired(self) -> bool:
-        """Whether the limit of host time of the last run has passed."""
+        """True if the limit of host time of the last run has passed."""
         return self.run_time.expired
 
     @property
     def waiting(self) -> str:
-        """A sentence about a guest that waits for the keyboard, because only the keyboard can wake
-        it; "" for any other guest."""
+        """A sentence about the guest, if only keyboard input can wake the guest. "" for any other
+        guest."""
         return self._judge.waiting() if self.pacer.waits else ""
 
     def close(self) -> None:
-        """Free the engines now. Afterwards `run`, `state` and all accesses to registers raise
+        """Free the CPU engines now. Afterwards `run`, `state` and all accesses to registers raise
         KvmError EBADF; results, console and symbols stay available. The garbage collector also
-        frees a machine that is no longer used. KvmError EBUSY while the machine runs, if a sink or
-        another thread calls `close`."""
+        frees the engines of a machine that is no longer used. KvmError EBUSY if a sink or another
+        thread calls `close` while the machine runs."""
         self.host.close()
 
     def __enter__(self) -> Machine:
@@ -315,30 +316,31 @@ class Machine:
     # -- state --
 
     def state(self) -> State:
-        """The architectural state without memory, by name, as plain data. `load` restores this
-        state."""
+        """Return the architectural state without the contents of memory, as plain data. `load`
+        restores this state."""
         return self.board.state()
 
     def load(self, state: State) -> None:
-        """Restore a state that `state` returned. The machine has the same arguments and the same
-        memory contents as the machine that was saved. KvmError EBUSY while the machine runs, EBADF
-        after `close`."""
+        """Restore a state that `state` returned. This machine must have the same arguments and the
+        same memory contents as the machine that returned the state. KvmError EBUSY while the
+        machine runs, EBADF after `close`."""
         self.host.check_standing()
         self.board.load(state)
         self._runner.result = None
         self._restarted(loaded=True)
 
     def _restarted(self, *, loaded: bool = False) -> None:
-        """Call the method ``restart`` of the sinks that record registers, because their records are
-        no longer valid (`LastWriters.restart`)."""
+        """Call the method ``restart`` of each sink that has this method. Such sinks record the
+        writes of registers (`LastWriters`), and their records are no longer valid after a reset or
+        a load."""
         for sink in self.sinks:
             restart = getattr(sink, "restart", None)
             if restart is not None:
                 restart(self.ns, loaded=loaded)
 
     def _digest(self) -> str | None:
-        """The trace hash. None if the hash is off, or if the host time is over before the digest of
-        the RAM is complete."""
+        """Compute the trace hash. Return None if there is no trace hash, or if a limit of host time
+        ends the computation of the digest of RAM."""
         if self._hash is None:
             return None
         try:
@@ -350,8 +352,9 @@ class Machine:
 def _subscribe(
     bus: EventBus, trace_hash: bool, sinks: Sequence[Sink], recent: deque[tuple[Stamp, Event]]
 ) -> HashSink | None:
-    """Subscribe the trace hash and the sinks to every event. With a hash or a sink, ``recent`` gets
-    the last events, too. Returns the sink of the hash; None without a hash."""
+    """Subscribe the trace hash and the sinks to every event. If there is a trace hash or a sink,
+    the last events are also stored in ``recent``. Return the sink that computes the trace hash;
+    None if there is no trace hash."""
     hashed: HashSink | None = None
     if trace_hash:
         from armvirt.trace.hash import HashSink
@@ -371,7 +374,8 @@ def _subscribe(
 
 
 def _symbols(path: str | Path | None, board: Board) -> SymbolSource | None:
-    """The symbols in the file ``path``; with ``path`` None, the symbols of the guest itself."""
+    """Read the symbols in the file ``path``. If ``path`` is None, return the symbols of the guest
+    file itself."""
     if path is None:
         return board.loaded[0].symbols
     from armvirt.debug.symbol_file import ImageSymbols, read

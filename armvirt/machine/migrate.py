@@ -1,15 +1,15 @@
 """Migration of a machine to another host while its guest runs, through the KVM API.
 
-The state that a VMM can read is saved: one-regs (among them those of the whole VM, the PSCI version
-and the service bitmaps), MP state, events and the address of the stolen time of each vCPU, the
-attributes of the interrupt controller, memory, and the board's devices, which belong to the VMM.
-The physical counter of the destination host started at another time. CNTVOFF and CNTPOFF are set so
-that the guest's counters continue.
+The saved state is the state that a VMM can read by the KVM API: the one-regs (also those of the
+whole VM, the PSCI version and the service bitmaps); the MP state, the events and the address of the
+stolen time of each vCPU; the attributes of the interrupt controller; memory. The devices of the
+board belong to the VMM, so their state is saved, too. The physical counter of the destination host
+has another value. The restore sets CNTVOFF and CNTPOFF so that the guest's counters continue.
 
 The snapshot also has the state that no call of KVM saves and that KVM loses (`InFlight`), so that a
-correct guest ends at the same instruction as without a migration. The snapshot also has the time of
-the host, which contains the phase of the counters within a tick. A VMM on KVM loses this phase,
-because the VMM sets a counter in whole ticks.
+correct guest ends at the same instruction as without a migration. The snapshot also has the virtual
+time of the host in ns, so that the counters keep their phase within a tick. A VMM on KVM loses this
+phase, because the VMM sets a counter in whole ticks.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ SMP_TOLERANCE_NS = 500_000
 
 
 class VcpuState(NamedTuple):
-    """The saved state of one vCPU: registers by id in the order of restoring, MP state, events, the
-    address of the stolen time, and in ``in_flight`` the state for which KVM has no call."""
+    """The saved state of one vCPU. ``registers`` are (id, value) pairs in the order of the restore.
+    ``stolen_time`` is the address of the stolen time. ``in_flight`` is the state that no call of
+    KVM saves."""
 
     registers: list[tuple[int, int]]
     mp_state: MpState
@@ -68,13 +69,14 @@ class VcpuState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The saved state of a machine at the time ``ns`` of its host.
+    """The saved state of a machine at the virtual time ``ns`` of its host.
 
-    ``devices`` has the states of the board's devices, by name. ``timers`` has the expiries that the
-    devices have set, as (ns, owner, kind). ``lines`` has the levels that the devices drive, by
-    INTID. ``entropy`` is the state of the TRNG. KVM does not migrate this state, because its random
-    numbers come from the host. armvirt migrates the state, so that the new machine continues the
-    sequence of random numbers, and the two runs can be compared.
+    ``devices`` has the states of the board's devices, by name. ``timers`` has the timers that the
+    devices have armed, as (expiry in ns, owner, kind). ``lines`` has the levels that the devices
+    drive, by INTID. ``memory`` has the pages of RAM that are not all zero, by IPA. ``entropy`` is
+    the state of the TRNG. KVM does not migrate the TRNG, because its random numbers come from the
+    host. armvirt migrates the TRNG, so that the new machine continues the sequence of random
+    numbers, and the runs with and without a migration can be compared.
     """
 
     ns: int
@@ -89,7 +91,8 @@ class Snapshot(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a guest ended, and its virtual count at the end, in ticks of ``frequency`` Hz."""
+    """The result of a guest that has ended, and its virtual count at the end in ``ticks`` of
+    ``frequency`` Hz."""
 
     result: Result
     ticks: int
@@ -97,8 +100,9 @@ class Ending(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The results of two runs of the same guest: ``moved`` with a move at the guest time ``at_ns``,
-    and ``straight`` without a move. ``differences`` are sentences."""
+    """The results of two runs of the same guest. In the run ``moved``, the guest was moved to
+    another host at the guest time ``at_ns``; in the run ``straight``, the guest was not moved.
+    ``differences`` are sentences; the list is empty if both runs have the same end."""
 
     at_ns: int
     straight: Result
@@ -111,8 +115,8 @@ class Report(NamedTuple):
 
 
 def _order(register: int) -> tuple[int, int]:
-    """The sort key of a register. PSTATE is first, because PSTATE selects the stack pointer; the
-    timers are last."""
+    """The sort key of a register for the restore. PSTATE is first, because PSTATE selects the stack
+    pointer. The timer registers are last."""
     if register in TIMER_ORDER:
         return 2, TIMER_ORDER.index(register)
     return (0 if register == PSTATE else 1), 0
@@ -128,8 +132,8 @@ def _save_vcpu(vcpu: Vcpu) -> VcpuState:
 
 
 def save(machine: Machine) -> Snapshot:
-    """Save the whole state of a machine that does not run. An ITS writes its tables into guest
-    memory, as on KVM."""
+    """Save the whole state of a machine. The machine must not run. As on KVM, the ITS writes its
+    tables into guest memory."""
     board = machine.board
     cpus = list(board.vcpus)
     if board.config.gic == 3:
@@ -148,8 +152,8 @@ def save(machine: Machine) -> Snapshot:
 
 
 def _timers(machine: Machine) -> list[tuple[int, str, str]]:
-    """The expiries that the board's devices have set in the queue of the clock, in order. The state
-    of a device does not contain its expiries."""
+    """The timers that the board's devices have armed, as (expiry in ns, owner, kind), in the order
+    of their expiry. The queue of the clock has these timers; the states of the devices do not."""
     owners = {*(device.name for device in machine.board.devices.values()), CONSOLE_TIMER}
     entries: Any = machine.board.vm.timers.state()["entries"]
     return [(when, owner, kind) for when, _, owner, kind in entries if owner in owners]
@@ -164,8 +168,8 @@ def _set_timers(machine: Machine, timers: list[tuple[int, str, str]]) -> None:
 
 
 def _high_lines(machine: Machine) -> set[vgic_save.Line]:
-    """The inputs of the interrupt controller that are high: the lines of the devices, and the
-    outputs of the timers of each vCPU."""
+    """The inputs of the interrupt controller that are high: the interrupt lines of the devices, and
+    the outputs of the timers of each vCPU."""
     board = machine.board
     high: set[vgic_save.Line] = {(None, wire.intid) for wire in board.wires() if wire.device.level}
     for vcpu in board.vcpus:
@@ -179,9 +183,10 @@ def _high_lines(machine: Machine) -> set[vgic_save.Line]:
 
 
 def _only_lines(machine: Machine) -> set[vgic_save.Line]:
-    """The lines of a GICv2 that are high. Left out are lines whose interrupt the guest has also
-    made pending by ISPENDR, because this interrupt stays pending when the line falls. No attribute
-    distinguishes line and latch, so KVM loses the latch."""
+    """The inputs of a GICv2 that are high, without the inputs whose interrupt the guest has also
+    made pending by ISPENDR. Such an interrupt stays pending when its line falls. No attribute of
+    KVM distinguishes the level of the line from the pending state of ISPENDR, so KVM loses the
+    pending state of ISPENDR. This function reads the state in the vGIC instead."""
     vgic = machine.board.vm.vgic
     assert vgic is not None
     vgic.sync_all()
@@ -193,11 +198,11 @@ def _only_lines(machine: Machine) -> set[vgic_save.Line]:
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
-    """Load a snapshot into a machine on another host. The machine has the same arguments and has
-    not run.
+    """Load a snapshot into a machine on another host. The machine must have the same arguments as
+    the saved machine, and must not have run.
 
-    The host's virtual time is advanced to that of the snapshot, because the board's devices use the
-    virtual time. The host's physical counter is not restored.
+    The virtual time of the host advances to the virtual time of the snapshot, because the board's
+    devices use virtual time. The physical counter of the host is not restored.
     """
     board = machine.board
     machine.host.clock.advance_to(snapshot.ns)
@@ -223,8 +228,8 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
 
 
 def _place_stolen_time(vcpu: Vcpu, place: int) -> None:
-    """Set the address of the vCPU's stolen time, unless the address is set already: KVM accepts
-    only one write of this address."""
+    """Set the address of the vCPU's stolen time. If this address is set already, do nothing,
+    because KVM accepts only one write of the address."""
     if place != vcpu.get_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA):
         vcpu.set_device_attr(VcpuGroup.PVTIME_CTRL, PVTIME_IPA, place)
 
@@ -238,8 +243,10 @@ def _restore_memory(machine: Machine, memory: dict[int, bytes]) -> None:
 
 
 def _drive_lines(machine: Machine, snapshot: Snapshot) -> None:
-    """Drive the lines of the devices to their saved levels, because the attributes of a GICv2 have
-    no line levels. The pending state is restored after this call, and takes precedence."""
+    """Drive the interrupt lines of the devices to their saved levels. This is necessary for a
+    GICv2, because its attributes do not have the levels of the lines. A rising line makes an
+    edge-triggered interrupt pending. The caller restores the saved pending state afterwards, so the
+    interrupt is pending only if it was pending in the snapshot."""
     for intid, level in snapshot.lines.items():
         machine.board.vm.irq_line(intid, bool(level))
 
@@ -248,8 +255,8 @@ def migrate_test(
     image: Any, at_ns: int | str, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None, **arguments: Any,
 ) -> Report:  # fmt: skip
-    """Run a guest to ``at_ns`` of guest time, move the guest to another host, and run it to its
-    end. Then compare this end with the end of a run without a move.
+    """Run a guest to ``at_ns`` of guest time, move the guest to another host, and run the guest to
+    its end. Run the same guest without a move, and compare the ends of both runs.
 
     ``arguments`` are those of `Machine`. The other parameters and the errors are those of
     `compare`.
@@ -270,12 +277,13 @@ def compare(
     make: Callable[..., Machine], at_ns: int, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None,
 ) -> Report:  # fmt: skip
-    """Like `migrate_test`. ``make()`` returns a machine, and ``make(counter_start=...)`` returns
-    the machine on the other host.
+    """Make the test of `migrate_test` with machines that the caller makes. ``make()`` returns a
+    machine, and ``make(counter_start=...)`` returns the machine on the other host.
 
-    ``tolerance_ns`` is the allowed difference of the guest time at the end. The default is
-    `tolerance_of` the machine. UserError if the guest ends before ``at_ns``. LimitError if the
-    limit of host time ends one of the runs.
+    ``counter_start`` is the physical count of the other host at its virtual time 0, in ticks.
+    ``tolerance_ns`` is the allowed difference of the guest's virtual counter at the end, in ns;
+    None is the result of `tolerance_of`. UserError if the guest ends before ``at_ns``. LimitError
+    if the limit of host time ends one of the runs.
     """
     with make() as machine:
         ended = machine.run_until(ns=at_ns, insns=max_insns)
@@ -295,9 +303,9 @@ def compare(
 
 
 def tolerance_of(machine: Machine) -> int:
-    """The default tolerance of `compare` in ns: 0 with one CPU, else the larger of
-    `SMP_TOLERANCE_NS` and two time slices for each CPU. With several CPUs the guest time at the end
-    can differ, because the time slices start again with the move."""
+    """The default tolerance of `compare` in ns. With one CPU, the tolerance is 0. With several CPUs
+    it is two time slices per CPU, but at least `SMP_TOLERANCE_NS`: the end of the guest can differ,
+    because new time slices start after the move."""
     cpus = len(machine.board.vcpus)
     return max(SMP_TOLERANCE_NS, 2 * cpus * machine.host.quantum_ns) if cpus > 1 else 0
 
@@ -315,8 +323,8 @@ def go_on(
 def finish(
     machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None
 ) -> Ending:
-    """Run a machine to its end. Returns the result and the guest's virtual count. LimitError if the
-    limit of host time ends the run."""
+    """Run a machine to its end. Return the result, and the guest's virtual count at the end.
+    LimitError if the limit of host time ends the run."""
     result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
     _check_time(machine, result)
     return Ending(
@@ -330,7 +338,8 @@ def _check_time(machine: Machine, result: Result | None) -> None:
 
 
 def differences(straight: Ending, moved: Ending, tolerance_ns: int = 0) -> list[str]:
-    """The differences between two ends of the same guest, as sentences."""
+    """Compare two ends of the same guest. Return the differences as sentences. ``tolerance_ns`` is
+    the allowed difference of the virtual counters in ns."""
     found = []
     if moved.result.console != straight.result.console:
         found.append("the console differs")

@@ -1,10 +1,12 @@
-"""Idle guest time at a terminal: idle time passes at the speed of the wall clock, and ends at
-keyboard input.
+"""Idle guest time at a terminal: while every CPU is idle, guest time passes at the speed of the
+wall clock, until an event is due or the user types.
 
-If only keyboard input can wake the guest, the host waits for input. The listeners are called before
-the first wait. If keyboard input cannot wake the guest either, the guest is stuck.
+If only keyboard input can wake the guest, the host waits for input. Before the first of these
+waits, the host calls the listeners. If keyboard input cannot wake the guest either, the guest is
+stuck.
 
-The guest can see one effect of this module: the guest time at which typed input arrives.
+This module has only one effect that the guest can observe: the guest time at which typed input
+arrives.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class Pacer:
     """Decides how far guest time advances while every CPU is idle. With ``pace``, idle time passes
     at the speed of the wall clock.
 
-    Each of ``listeners`` is called once, when the guest waits for the keyboard for the first time.
+    Each function of ``listeners`` is called once: when the guest waits for the keyboard for the
+    first time.
     """
 
     def __init__(self, console: Console, receiver: Receiver, run_time: RunTime, pace: bool) -> None:
@@ -40,16 +43,17 @@ class Pacer:
 
     @property
     def wanted(self) -> bool:
-        """Whether the host has to call `idle`: the console is interactive, or idle time is
-        paced."""
+        """True if the host has to call `idle`: if the user can type, or if idle time passes at the
+        speed of the wall clock."""
         return self._console.interactive or self._pace
 
     def idle(self, now: int, due: int | None) -> int | None:
-        """The time in ns at which the guest continues, while every CPU waits. ``now`` is the
-        present time, ``due`` the time of the next event (None: no event), both in ns. Returns None
-        if the run has to end, or if no event can wake the guest.
+        """Return the virtual time in ns at which the guest continues after every CPU was idle.
+        ``now`` is the current virtual time in ns. ``due`` is the virtual time of the next event in
+        ns; None if there is no event. Return None if the run has to end, or if no event can wake
+        the guest.
 
-        Without pacing, time jumps to ``due``. If no event is due, the host waits for keyboard
+        Without ``pace``, the time jumps to ``due``. If ``due`` is None, the host waits for keyboard
         input.
         """
         console = self._console

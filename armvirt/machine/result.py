@@ -1,4 +1,4 @@
-"""How a run ended: its `Result`, and the `Judge` that finds the verdict."""
+"""The `Result` of a run, and the `Judge` that finds the verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 EXIT_STATUS = {"pass": 0, "off": 0, "reset": 0, "fail": 1, "stuck": 3, "limit": 4}
 VERDICT = re.compile(rb"^VERDICT: (PASS|FAIL)\b", re.MULTILINE)
 CONSOLE_SHOWN = 60
-"""Characters of the console that the ``repr`` of a result shows."""
+"""The maximum number of characters of the console that the ``repr`` of a result shows."""
 WAITS = "waits for an interrupt (WFI)"
 
 #: The names are those of `armvirt.hw.pe.Pe.lacking`. Each text has an instruction that is UNDEFINED
@@ -34,15 +34,17 @@ LACKING = {
 
 
 class Result(NamedTuple):
-    """How a run ended.
+    """The result of a run.
 
-    ``verdict`` is "pass" or "fail" (the guest reported it), "off" (the guest powered off without a
-    verdict), "reset" (the guest asked for a reset, and ``reboot`` is off), "stuck" (``diagnosis``
-    has the cause) or "limit". ``ns`` is virtual time, ``insns`` the number of instructions that all
-    CPUs have retired. ``trace_hash`` is None if the hash is off, or if a limit of host time left no
-    time for the digest of the RAM. ``guest_code`` is the code of a semihosting exit. ``recent`` has
-    the last events, if events were recorded. ``intid`` is an interrupt that has fired, but cannot
-    wake a stuck guest; None without such an interrupt.
+    ``verdict`` is "pass" or "fail" (the guest printed a verdict, or ended by semihosting with an
+    exit code; "fail" also if the console script failed), "off" (the guest powered off without a
+    verdict), "reset" (the guest called SYSTEM_RESET, and ``reboot`` is off), "stuck" (``diagnosis``
+    has the cause) or "limit". ``ns`` is the virtual time at the end. ``insns`` is the number of
+    instructions that all CPUs have retired. ``trace_hash`` is None if there is no trace hash, or if
+    a limit of host time ended the computation of the digest of RAM. ``guest_code`` is the exit code
+    of a semihosting exit. ``recent`` has the last events, if events were recorded. ``pc`` is the PC
+    of a stuck guest, else 0. ``intid`` is the INTID of an interrupt that has fired, but cannot wake
+    a stuck guest; None if there is no such interrupt.
     """
 
     verdict: str
@@ -57,8 +59,8 @@ class Result(NamedTuple):
     intid: int | None = None
 
     def __repr__(self) -> str:
-        """Show the fields like a NamedTuple. Of ``console`` only the end is shown, and of
-        ``recent`` only the number of events."""
+        """Show the fields like a NamedTuple, but only the end of ``console`` and only the number of
+        events in ``recent``."""
         last = self.console[-CONSOLE_SHOWN:]
         console = repr(last) if last == self.console else f"...{last!r}"
         rest = [f"diagnosis={self.diagnosis!r}"] if self.diagnosis else []
@@ -77,14 +79,15 @@ class Result(NamedTuple):
 
     @property
     def exit_status(self) -> int:
-        """The exit status of the command line."""
+        """The exit status of the command line for this verdict."""
         return EXIT_STATUS[self.verdict]
 
 
 class Judge:
     """Finds the verdict of a run from the event that ended the run, the console and the vCPUs.
 
-    ``digest`` returns the current trace hash, ``recent`` has the last events.
+    ``digest`` is a function that returns the current trace hash, and ``recent`` has the last
+    events.
     """
 
     def __init__(
@@ -106,9 +109,9 @@ class Judge:
     def make(
         self, verdict: str, diagnosis: str = "", guest_code: int | None = None, pc: int = 0
     ) -> Result:
-        """A result with the current state. For the verdicts fail, stuck and limit, the diagnosis
-        also names the instructions that the guest executed and that are UNDEFINED on this
-        machine."""
+        """Make a result from the current state. A guest may have executed instructions that are
+        UNDEFINED on this machine. For the verdicts fail, stuck and limit, the diagnosis also names
+        these instructions."""
         if verdict in ("fail", "stuck", "limit") and (lacking := self._lacking()):
             diagnosis = f"{diagnosis}; {lacking}" if diagnosis else lacking
         board = self._board
@@ -118,8 +121,8 @@ class Judge:
         )  # fmt: skip
 
     def of_event(self, event: SystemEventExit | StuckExit | SemihostingEnd) -> Result:
-        """The result of a run that the guest ended. A guest that passes or powers off fails if the
-        console script still waits for a text."""
+        """Make the result of a run that the guest ended. If the verdict is "pass" or "off", but the
+        console script still waits for a text, the verdict becomes "fail"."""
         if isinstance(event, StuckExit):
             result = self.make(
                 "stuck", self.describe(event.pc, event.cause, event.cpu), pc=event.pc
@@ -135,19 +138,19 @@ class Judge:
         return result
 
     def of_script(self) -> Result:
-        """The result of a run in which an ``expect`` of the console script timed out."""
+        """Make the result of a run in which an ``expect`` step of the console script timed out."""
         return self.make("fail", f"the script waited in vain for {self._awaited()!r}")
 
     def of_idleness(self) -> Result:
-        """The result of a run that the host ended with `Stop.IDLE`. The diagnosis has the reasons
-        of `Vm.why_idle`."""
+        """Make the result of a run that the host ended with `Stop.IDLE`. The diagnosis has the
+        causes that `Vm.why_idle` returns."""
         pc = self._board.vcpus[0].context.pc
         result = self.make("stuck", self.describe(pc, self._idle_cause()), pc=pc)
         fired = (cause.intid for cause in self._board.vm.why_idle() if cause.intid is not None)
         return result._replace(intid=next(fired, None))
 
     def waiting(self) -> str:
-        """A sentence about the vCPUs of a guest that only keyboard input could wake."""
+        """Return a sentence about a guest that only keyboard input can wake."""
         vcpus = [vcpu for vcpu in self._board.vcpus if vcpu.power is not Power.OFF]
         what = WAITS
         if any(vcpu.runnable for vcpu in vcpus):
@@ -157,8 +160,8 @@ class Judge:
         return self.describe(vcpus[0].context.pc, self._idle_cause(what, " but the keyboard"))
 
     def describe(self, pc: int, cause: str, cpu: int | None = None) -> str:
-        """One line about a guest that cannot continue: the CPU (unless ``cpu`` is None), the cause,
-        the PC and its symbol."""
+        """Return one line about a guest that cannot continue: the CPU (if ``cpu`` is not None), the
+        cause, the PC and its symbol."""
         who = "the guest" if cpu is None else f"CPU {cpu} of the guest"
         return f"{who} {cause}: {self._place(pc)}"
 
@@ -170,8 +173,9 @@ class Judge:
         return (self._console.waiting_for or b"").decode("utf-8", "replace")
 
     def _lacking(self) -> str:
-        """The instructions that the guest executed and that are UNDEFINED on this machine, each
-        with the option that enables it."""
+        """A text that names the instructions that the guest executed and that are UNDEFINED on this
+        machine. For each instruction, the text has the option that enables the instruction. "" if
+        there are no such instructions."""
         pcpus = self._board.kvm.host.pcpus
         found = {name: pc for pcpu in pcpus for name, pc in pcpu.pe.lacking.items()}
         return "; ".join(
@@ -183,6 +187,7 @@ class Judge:
         return f"pc {pc:#x}" + (f" ({symbol})" if symbol else "")
 
     def _said(self) -> str | None:
-        """The last verdict that the guest printed on its console; None if it printed no verdict."""
+        """The last verdict that the guest printed on its console, "pass" or "fail"; None if the
+        guest printed no verdict."""
         found = VERDICT.findall(bytes(self._console.output))
         return found[-1].decode().lower() if found else None

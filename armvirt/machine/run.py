@@ -1,4 +1,4 @@
-"""The run loop: runs a board until the guest ends, or until a goal is reached."""
+"""The run loop: runs a board until the guest ends, or until a `Goal` is reached."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Arrival(Protocol):
-    """The report that a vCPU is at an address at which the run stops. ``moved`` is True if the
-    guest now executes at virtual addresses that were not known before. The addresses at which the
-    run stops have to be computed again in this case."""
+    """A report: a vCPU is at an address at which the run stops. If ``moved`` is True, the guest
+    executes at virtual addresses that were not known before. Then the caller has to compute the
+    addresses of the stops again."""
 
     @property
     def text(self) -> str: ...
@@ -31,17 +31,17 @@ class Arrival(Protocol):
 
 
 class Reached(NamedTuple):
-    """The part of a goal that stopped a run, as text."""
+    """The condition of a `Goal` that stopped a run, as text. ``moved`` is that of `Arrival`."""
 
     text: str
     moved: bool = False
 
 
 class Goal(NamedTuple):
-    """The conditions that stop a run before the guest ends: ``insns`` instructions of all CPUs,
-    ``ns`` of guest time, ``timeout_s`` seconds of host time (None: no such limit), or ``text`` on
-    the console after the start of the run. The run also stops when ``at()`` returns an `Arrival`: a
-    vCPU is at an address at which the run stops."""
+    """The conditions that stop a run before the guest ends. The run stops after ``insns``
+    instructions of all CPUs, at ``ns`` of guest time, after ``timeout_s`` seconds of host time, or
+    when the guest prints ``text`` during the run. None means that there is no such condition. The
+    run also stops when a vCPU is at an address for which ``at()`` returns an `Arrival`."""
 
     insns: int | None = None
     ns: int | None = None
@@ -51,8 +51,9 @@ class Goal(NamedTuple):
 
 
 class Runner:
-    """Runs one board. ``result`` is how the guest ended; None while the guest has not ended.
-    ``restarted`` is called after a reset; with ``restarted`` None, a reset ends the run."""
+    """Runs one board. ``result`` is the result of the guest; None while the guest has not ended.
+    ``restarted`` is called after a reset by the guest. If ``restarted`` is None, a reset ends the
+    run."""
 
     def __init__(
         self,
@@ -71,7 +72,7 @@ class Runner:
         return f"<Runner of {self._board!r}>"
 
     def drive(self, goal: Goal) -> Result | Reached:
-        """Run to the guest's end, or to the goal."""
+        """Run until the guest ends, or until the goal is reached."""
         if self.result is not None:
             return self.result
         self._host.check_standing()
@@ -92,7 +93,7 @@ class Runner:
                 remove()
 
     def _reached(self, goal: Goal, appeared: Callable[[], bool]) -> Reached | None:
-        """The part of the goal that has been reached; None if no part has been reached."""
+        """The condition of the goal that is true now; None if no condition is true."""
         if appeared():
             return Reached(f"{goal.text!r} appeared")
         if (arrival := goal.at()) is not None:
@@ -106,8 +107,8 @@ class Runner:
         return None
 
     def _step(self, goal: Goal) -> Result | None:
-        """Run the board once, and handle the event that stopped it. Returns the result if the guest
-        has ended."""
+        """Run the board until it stops, and handle the event that stopped the board. Return the
+        result if the guest has ended, else None."""
         stop = self._board.run(
             NEVER if goal.ns is None else goal.ns, NEVER if goal.insns is None else goal.insns
         )
@@ -128,9 +129,9 @@ class Runner:
 def _watched(
     console: Console, text: bytes | None, stop: Callable[[], None]
 ) -> Iterator[Callable[[], bool]]:
-    """A context that calls ``stop`` when ``text`` appears on the console. Text from before the
-    context does not count. The context yields a function that returns whether ``text`` has
-    appeared."""
+    """A context manager that calls ``stop`` when the guest prints ``text`` on the console. Text
+    that was printed before the context does not count. The value of the context is a function that
+    returns True if ``text`` was printed."""
     if text is None:
         yield lambda: False
         return

@@ -1,7 +1,7 @@
-"""Saves and restores an interrupt controller through its device attributes alone, as QEMU does in
+"""Saves and restores an interrupt controller only through its device attributes, as QEMU does in
 kvm_arm_gic*_{get,put}.
 
-A save returns a list of attributes with their values, in the order of restoring.
+A save returns a list of attributes with their values, in the order of the restore.
 """
 
 from __future__ import annotations
@@ -56,9 +56,10 @@ ITS_SAVED = tuple(
 
 
 class Array(NamedTuple):
-    """An array of registers with ``bits`` bits per interrupt. ``offset`` is the offset of the
-    array in bytes; a restore writes this array. If writes to the array can only set bits, ``clear``
-    is the offset of the array that clears the same bits; else ``clear`` is None."""
+    """An array of registers with ``bits`` bits per interrupt, such as GICD_ISENABLER<n>. ``offset``
+    is the offset of the array in bytes. A restore writes this array. If a write to the array can
+    only set bits, ``clear`` is the offset of the array that clears these bits; otherwise ``clear``
+    is None."""
 
     offset: int
     bits: int
@@ -74,11 +75,11 @@ ARRAYS = (Array(IGROUPR, 1), Array(ICFGR, 2), Array(IPRIORITYR, 8), Array(ISPEND
 SGI_SENDERS = Array(OFFSETS["GICD_SPENDSGIR"], 8, OFFSETS["GICD_CPENDSGIR"])
 
 Line = tuple["int | None", int]
-"""An input of the controller: the vCPU of a private interrupt, None for an SPI, and the INTID."""
+"""An input of the interrupt controller as (vCPU, INTID). The vCPU is None for an SPI."""
 
 
 class Saved(NamedTuple):
-    """One attribute and its value."""
+    """One attribute of a device, with its group and its value."""
 
     group: int
     attr: int
@@ -92,8 +93,9 @@ def _words(array: Array, first: int, last: int) -> Iterable[int]:
 def _array(
     device: VgicDevice, group: int, where: int, array: Array, first: int, last: int
 ) -> Iterator[Saved]:
-    """The words of the array for the interrupts [first, last). ``where`` is the CPU part of the
-    attribute plus the offset of the frame."""
+    """Read the words of an array that have the bits of the interrupts [first, last). ``where`` is
+    added to the offset of the array: the bits of the attribute that select the CPU, plus the offset
+    of the register frame."""
     for word in _words(array, first, last):
         value = device.get_attr(group, where + array.offset + 4 * word)
         if array.clear is not None:
@@ -107,8 +109,8 @@ def _arrays(device: VgicDevice, group: int, where: int, first: int, last: int) -
 
 
 def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Saved]:
-    """Read the attributes of ``attrs`` that exist. The number of active-priority registers depends
-    on the number of priority bits."""
+    """Read the attributes of ``attrs``. Attributes that do not exist are left out: the number of
+    priority bits decides how many active-priority registers exist."""
     for attr in attrs:
         try:
             yield Saved(group, attr, device.get_attr(group, attr))
@@ -123,9 +125,10 @@ def save_v3(
     """Save a GICv3: the distributor, and the redistributors and CPU interfaces of the vCPUs with
     these affinities (MPIDR[23:0]).
 
-    ``high`` are the SPIs whose line is high now. LEVEL_INFO reads 1 only for level-sensitive SPIs.
-    The restore sets the line for every trigger (kvm vgic_write_irq_line_level_info), because the
-    guest may change the trigger later.
+    ``high`` are the inputs of the SPIs that are high now. The caller has to give these inputs,
+    because LEVEL_INFO reads 1 only for level-sensitive SPIs. The restore sets the level of the line
+    of each SPI, whatever its trigger (kvm vgic_write_irq_line_level_info), because the guest may
+    change the trigger later.
     """
     cpus = [affinity << 32 for affinity in affinities]
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
@@ -164,14 +167,15 @@ def _levels(
 def save_v2(
     device: VgicDevice, vcpu_ids: Iterable[int], high: Collection[Line] = ()
 ) -> list[Saved]:
-    """Save a GICv2. The attributes have no line levels, so the VMM has to drive each line again
-    before the restore. (After the restore, an edge-triggered interrupt would become pending once
-    more.)
+    """Save a GICv2. Its attributes do not have the levels of the lines, so the VMM has to drive
+    each line before the restore. If the VMM drove the lines after the restore, each edge-triggered
+    interrupt whose line is high would become pending once more.
 
-    ``high`` are the lines that are high now. GICD_ISPENDR reads 1 for a level-sensitive interrupt
+    ``high`` are the inputs that are high now. GICD_ISPENDR reads 1 for a level-sensitive interrupt
     whose line is high. The saved value has 0 instead, because an interrupt that is restored by
-    ISPENDR stays pending when the line falls. (If the guest wrote ISPENDR during a high line, this
-    write is lost, unless the caller leaves the line out of ``high``.)
+    ISPENDR would stay pending when the line falls. If the guest has also written ISPENDR for this
+    interrupt, the pending state of this write is lost. A caller that can detect this write leaves
+    the input out of ``high``.
     """
     return [_without_lines(device, row, high) for row in _save_v2(device, vcpu_ids)]
 
@@ -209,15 +213,15 @@ def _save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
 
 
 def restore(device: VgicDevice, rows: Iterable[Saved]) -> None:
-    """Write the attributes that `save_v2` or `save_v3` returned into a controller with the same
-    configuration. Memory has to be restored first."""
+    """Write the attributes that `save_v2` or `save_v3` returned into an interrupt controller with
+    the same configuration. Guest memory has to be restored before."""
     for group, attr, value in rows:
         device.set_attr(group, attr, value)
 
 
 def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
-    """Save an ITS: write its tables and the pending tables into guest memory, and return its
-    registers. Guest memory has to be saved afterwards."""
+    """Save an ITS: write the tables of the ITS and the LPI pending tables into guest memory, and
+    return the registers of the ITS. Guest memory has to be saved afterwards."""
     its.set_attr(VgicGroup.CTRL, VgicCtrl.ITS_SAVE_TABLES)
     device.set_attr(VgicGroup.CTRL, VgicCtrl.SAVE_PENDING_TABLES)
     return [
@@ -227,8 +231,8 @@ def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
 
 
 def restore_its(its: ItsDevice, rows: Iterable[Saved]) -> None:
-    """Restore an ITS: its registers, its tables from guest memory, and last GITS_CTLR. The
-    redistributors have to be restored first."""
+    """Restore an ITS: first its registers except GITS_CTLR, then its tables from guest memory, and
+    last GITS_CTLR. The redistributors have to be restored before."""
     *registers, control = rows
     for row in registers:
         its.set_attr(*row)

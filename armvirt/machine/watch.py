@@ -1,10 +1,10 @@
-"""Requests to end work. A limit of host time and a signal are requests to the same object, a
-`Watch`, which every long operation checks.
+"""Requests to end the work of the program. A limit of host time and a signal make such a request in
+a `Watch`, which every long operation checks.
 
-A guest's run stops only at a point where the result of the run does not change. So during a run a
-signal only leaves a request. The loop of the host and the engines check for a request every 20 ms
-of host time (`Host.add_poll`). All other work (loading, digests, reports) is Python code that an
-exception can end anywhere, so there a signal raises at once.
+A run stops only at a point where the stop does not change the result of the run. So during a run, a
+signal handler only stores a request. The loop of the host and the engines check for a request every
+20 ms of host time (`Host.add_poll`). All other work (loading, digests, reports) is Python code that
+an exception can end anywhere. During this work, the signal handler raises the exception at once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ REPORT_S = 0.25  # seconds after the limit of host time, for the digest of a run
 
 
 class Watch:
-    """Decides whether work has to end. ``seconds`` is the limit of host time (None: no limit), of
-    which ``spent`` seconds have passed already.
+    """Decides when the work has to end. ``seconds`` is the limit of host time (None if there is no
+    limit), of which ``spent`` seconds have passed already.
 
-    Signal handlers call `request`. No exception may interrupt a ``with watch:`` block. So a request
-    in this block is kept: `requested` is True, and the exception is raised at the end of the block.
+    Signal handlers call `request`. No exception may interrupt a ``with watch:`` block. During this
+    block, a request is stored and `requested` is True. The exception is raised at the end of the
+    block.
     """
 
     def __init__(self, seconds: float | None = None, spent: float = 0.0) -> None:
@@ -42,29 +43,31 @@ class Watch:
         )
 
     def limit(self, seconds: float, spent: float = 0.0) -> None:
-        """Set the limit of host time: ``seconds`` in all, of which ``spent`` seconds have
-        passed."""
+        """Set the limit of host time to ``seconds``, of which ``spent`` seconds have passed
+        already."""
         self.seconds, self.deadline = seconds, monotonic() + seconds - spent
 
     @property
     def left(self) -> float | None:
-        """Seconds until the limit; None if there is no limit."""
+        """The number of seconds until the limit of host time; None if there is no limit."""
         return None if self.deadline is None else self.deadline - monotonic()
 
     @property
     def held(self) -> bool:
-        """Whether the program is inside a ``with`` block."""
+        """True inside a ``with watch:`` block."""
         return self._held > 0
 
     @property
     def requested(self) -> bool:
-        """Whether a request is kept until the end of the ``with`` block."""
+        """True if a request is stored. The exception of the request is raised at the end of the
+        ``with watch:`` block."""
         return self._request is not None
 
     def request(self, error: BaseException) -> None:
-        """End the work with ``error``: now, or at the end of the ``with`` block that is under way.
+        """End the work by the exception ``error``. Outside of a ``with watch:`` block, ``error`` is
+        raised at once. In such a block, ``error`` is stored, and raised at the end of the block.
 
-        A second request raises at once, even in a ``with`` block.
+        The second request in a block is raised at once.
         """
         if not self._held or self._request is not None:
             raise error
@@ -110,7 +113,8 @@ class Watch:
 
 
 class RunTime:
-    """The host time that a run may take: the limit of its `Watch`, and the limit of the run."""
+    """The host time that a run may take. Two limits apply: the limit of the `Watch`, and the limit
+    of the run itself."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -121,7 +125,8 @@ class RunTime:
         return f"<RunTime of {self.watch!r}>"
 
     def start(self, timeout_s: float | None) -> None:
-        """Start a run that may take ``timeout_s`` seconds (None: only the limit of the `Watch`)."""
+        """Start a run that may take ``timeout_s`` seconds of host time. If ``timeout_s`` is None,
+        only the limit of the `Watch` applies."""
         own = None if timeout_s is None else monotonic() + timeout_s
         limits = [limit for limit in (self.watch.deadline, own) if limit is not None]
         self._deadline = min(limits, default=None)
@@ -129,17 +134,18 @@ class RunTime:
 
     @property
     def expired(self) -> bool:
-        """Whether a limit of host time has passed."""
+        """True if a limit of host time has passed."""
         return self._deadline is not None and monotonic() >= self._deadline
 
     @property
     def over(self) -> bool:
-        """Whether the run must end: its limit of host time has passed, or a signal has requested
-        the end (`Watch.requested`)."""
+        """True if the run must end, because a limit of host time has passed or a request is stored
+        in the `Watch`."""
         return self.watch.requested or self.expired
 
     def check_digest(self) -> None:
-        """Raise LimitError if no host time is left for the digest at the end of the run."""
+        """Raise LimitError if the digest at the end of the run has to stop: the limit of host time
+        has passed more than `REPORT_S` seconds ago, or a request is stored in the `Watch`."""
         late = self._deadline is not None and monotonic() >= self._deadline + REPORT_S
         if self.watch.requested or late:
             raise LimitError("host time is over")
