@@ -3,7 +3,8 @@ function makes one check and returns the result as a `Finding`.
 
 The order of the checks is the order in IHI 0069 4.1 and 4.8: pending, enabled, group enabled,
 targeted, sufficient priority. `delivery_checks` has the checks of ap_list and list registers, which
-only a hypervisor has. `lpi_checks` has the checks of LPIs, which have tables instead of registers.
+exist only in a hypervisor. `lpi_checks` has the checks of LPIs, whose state is in tables instead of
+registers.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Case(NamedTuple):
 
     @property
     def as_irq(self) -> bool:
-        """Whether the interrupt is signalled as IRQ, not FIQ: group 1, and for a GICv2 also group 0
-        while GICC_CTLR.FIQEn is 0."""
+        """Whether the interrupt is signalled as IRQ and not as FIQ. An interrupt of group 1 is an
+        IRQ. With a GICv2, an interrupt of group 0 is also an IRQ while GICC_CTLR.FIQEn is 0."""
         return bool(self.irq.group) or (self.dist.model == 2 and not self.cpu.vmcr & VMCR_VFIQEN)
 
     def control(self, what: str) -> Register:
@@ -115,7 +116,7 @@ def _timer_state(view: TimerView) -> str:
 
 
 def source(case: Case) -> Finding:
-    """Check whether the interrupt is pending: by its line, by the latch of an edge, or by
+    """Check whether the interrupt is pending, because of its line, the latch of an edge, or
     ISPENDR."""
     irq = case.irq
     kind = f"level, line {'high' if present.line(irq) else 'low'}" if irq.level else "edge"
@@ -141,8 +142,8 @@ def _raise(case: Case) -> str:
 
 
 def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
-    """The value of the register that `naming.bit_register` returns; ``field`` gives the bit of each
-    interrupt."""
+    """The value of the register that `naming.bit_register` returns. ``field(irq)`` gives the bit of
+    one interrupt."""
     return naming.bit_value(case.dist, case.cpu, case.irq.intid, field)
 
 
@@ -152,8 +153,8 @@ def _active_register(case: Case) -> tuple[Register, int]:
 
 
 def _end(case: Case) -> tuple[str, Write]:
-    """The remedy for an active interrupt, as text and as a write: the guest writes EOIR, or with
-    EOImode 1 DIR (IHI 0069 4.8.3)."""
+    """The remedy for an active interrupt, as text and as a write. The guest writes EOIR, or DIR if
+    EOImode is 1 (IHI 0069 4.8.3)."""
     split = case.cpu.vmcr & VMCR_VEOIM
     register = case.control("dir" if split else f"eoi{case.irq.group}")
     value = case.irq.intid
@@ -181,7 +182,7 @@ def _if(passed: bool, remedy: str) -> str:
 
 
 def distributor(case: Case) -> Finding:
-    """Check GICD_CTLR: whether the distributor forwards interrupts of this group."""
+    """Check GICD_CTLR: the distributor must forward interrupts of this group."""
     group = case.irq.group
     register = naming.distributor_control(case.dist, group)
     on = bool(case.dist.enables >> group & 1)
@@ -195,8 +196,8 @@ def distributor(case: Case) -> Finding:
 
 
 def group(case: Case) -> Finding:
-    """State the group of the interrupt. The group decides whether the interrupt is an IRQ or an
-    FIQ, and which group enables apply. This check always passes."""
+    """Report the group of the interrupt. The group decides whether the interrupt is an IRQ or an
+    FIQ, and which group enable bits apply. This check always passes."""
     irq = case.irq
     signal = "IRQ" if case.as_irq else "FIQ"
     register = naming.bit_register(case.dist, case.cpu, irq.intid, IGROUPR)
@@ -249,8 +250,8 @@ def power(case: Case) -> Finding:
 
 
 def not_active(case: Case) -> Finding:
-    """Check that the interrupt is not active: an active interrupt, pending or not, is not signalled
-    again before its deactivation."""
+    """Check that the interrupt is not active. An active interrupt, pending or not, is not signalled
+    again until the guest deactivates it."""
     register, value = _active_register(case)
     if not case.active:
         return Finding(Check.ACTIVE, True, "not active", register, value)
@@ -282,8 +283,8 @@ def interface_enable(case: Case) -> Finding:
 
 
 def mask(case: Case) -> Finding:
-    """Check the priority mask: the priority value has to be lower than the mask (IHI 0069
-    4.8.6)."""
+    """Check the priority mask. The priority value of the interrupt has to be lower than the mask
+    (IHI 0069 4.8.6)."""
     register, value, priority = case.control("mask"), case.cpu.priority_mask, case.irq.priority
     if priority < value:
         return Finding(
@@ -304,9 +305,9 @@ def mask(case: Case) -> Finding:
 
 
 def set_priority(case: Case, priority: int) -> tuple[str, Write]:
-    """The remedy that gives the interrupt another priority, as text and as a write. The
-    configuration byte of an LPI also has the enable bit, and the guest has to queue INV after the
-    write."""
+    """The remedy that gives the interrupt the priority ``priority``, as text and as a write. For an
+    LPI, the write also sets the enable bit, which is in the same configuration byte, and the guest
+    has to queue INV after the write."""
     register, lpi = (
         naming.priority_byte(case.dist, case.cpu, case.irq.intid),
         case.irq.intid >= FIRST_LPI,
@@ -320,9 +321,9 @@ def _highest_mask(cpu: VgicCpu) -> int:
 
 
 def preemption(case: Case) -> Finding:
-    """Check preemption: the group priority of the interrupt has to be lower (a smaller number) than
-    the group priority of the running priority. Both use the binary point of the interrupt's group
-    (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
+    """Check preemption. The group priority of the interrupt has to be lower (a smaller number) than
+    the group priority of the running priority. Both group priorities use the binary point of the
+    interrupt's group (IHI 0069 4.8.4 to 4.8.6, CanSignalVirtualInterrupt)."""
     register, value, irq = case.control("running"), present.running_priority(case.cpu), case.irq
     if value == IDLE_PRIORITY:
         return Finding(Check.RUNNING, True, "nothing is running", register, value)

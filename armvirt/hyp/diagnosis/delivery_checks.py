@@ -1,7 +1,7 @@
-"""The last checks of an interrupt: the physical CPU, the list registers, the virtual interrupt
-signal, and PSTATE.
+"""The last checks that an interrupt has to pass: the physical CPU, the list registers, the virtual
+interrupt signal, and PSTATE.
 
-These checks are about the work of EL2 and the hardware. The guest cannot observe this work; the
+These checks are about the work of EL2 and the hardware. The guest cannot observe this work. The
 guest only observes whether the interrupt is taken.
 """
 
@@ -18,8 +18,8 @@ from armvirt.hyp.vgic.irq import VgicIrq
 
 
 def loaded(case: Case) -> Finding | None:
-    """Check whether the vCPU is loaded on a physical CPU. The result is None for a vCPU that is
-    powered off, which has to be powered on first."""
+    """Check whether the vCPU is loaded on a physical CPU. The result is None if the vCPU is powered
+    off, because then the check `checks.power` has failed already."""
     here = case.cpu.vcpu_id
     if case.view.power is Power.OFF:
         return None
@@ -64,7 +64,8 @@ def in_list_register(case: Case) -> Finding:
 
 
 def _before_the_entry(case: Case) -> Finding:
-    """Predict the next flush: this interrupt gets a list register, or another interrupt comes
+    """Predict the next flush, in which EL2 fills the list registers before the guest entry. The
+    check passes if this interrupt gets a list register, and fails if another interrupt comes
     first."""
     coming = [irq for irq in case.cpu.ap_list if _may_come(case, irq)]
     best = min(coming, key=lambda irq: irq.priority, default=case.irq)
@@ -88,8 +89,8 @@ def _named(irq: VgicIrq) -> str:
 
 
 def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
-    """The remedy if ``other`` comes before this interrupt: the guest ends ``other``, or gives this
-    interrupt a lower priority value."""
+    """The remedy if the interrupt ``other`` comes before the interrupt of ``case``: the guest ends
+    ``other``, or gives the interrupt of ``case`` a lower priority value."""
     remedy = f"let INTID {other.intid} be taken and ended"
     if other.priority < 8 or other.active:
         return remedy, None
@@ -98,8 +99,8 @@ def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
 
 
 def highest(case: Case) -> Finding:
-    """Check whether the interrupt is the highest-priority pending interrupt, because the CPU
-    interface signals no other interrupt (IHI 0069 4.8.2)."""
+    """Check whether the interrupt is the highest-priority pending interrupt. The CPU interface
+    signals no other interrupt (IHI 0069 4.8.2)."""
     register = case.control(f"highest{case.irq.group}")
     best = present.highest_pending(case.dist, case.cpu)
     value = 1023 if best is None or best.group != case.irq.group else best.intid
@@ -114,7 +115,7 @@ def highest(case: Case) -> Finding:
 
 
 def hypervisor_enable(case: Case) -> Finding:
-    """Check ICH_HCR_EL2.En: with En = 0 the virtual CPU interface signals no interrupt."""
+    """Check ICH_HCR_EL2.En. If En is 0, the virtual CPU interface signals no interrupt."""
     assert case.cpu.vif is not None
     on, register = (
         bool(case.cpu.vif.hcr & ICH_HCR_EN),
@@ -128,7 +129,7 @@ def hypervisor_enable(case: Case) -> Finding:
 
 def virtual_line(case: Case) -> Finding:
     """Check the vIRQ or vFIQ signal from the virtual CPU interface to the PE. The value of the
-    finding has both signals, as the bits VI and VF of HCR_EL2."""
+    finding has both signals: bit VI of HCR_EL2 for vIRQ, and bit VF for vFIQ."""
     vif = case.cpu.vif
     assert vif is not None
     high = vif.virq if case.as_irq else vif.vfiq
@@ -141,8 +142,8 @@ def virtual_line(case: Case) -> Finding:
 
 
 def exception_mask(case: Case, signalled: bool) -> Finding:
-    """Check PSTATE.I for an IRQ, PSTATE.F for an FIQ. ``signalled`` is True if the interrupt passed
-    all other checks."""
+    """Check PSTATE.I for an IRQ, or PSTATE.F for an FIQ. ``signalled`` is True if the interrupt
+    passed all other checks."""
     pstate, name = case.view.pstate, "I" if case.as_irq else "F"
     if pstate is None:
         return Finding(Check.PSTATE, True, f"see PSTATE.{name}")
@@ -158,8 +159,8 @@ def exception_mask(case: Case, signalled: bool) -> Finding:
 
 
 def _vector(case: Case) -> str:
-    """A text with the address of the vector at which the interrupt is taken (DDI 0487 D1.3.1.5,
-    vector offsets)."""
+    """A text with the address of the exception vector at which the PE takes the interrupt (DDI 0487
+    D1.3.1.5, vector offsets)."""
     pstate, vbar = case.view.pstate or 0, case.view.vbar
     offset = vector_offset(pstate, Vector.IRQ if case.as_irq else Vector.FIQ)
     where = "" if vbar is None else f" to {vbar + offset:#x} (VBAR_EL1+{offset:#x})"

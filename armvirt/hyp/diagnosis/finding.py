@@ -1,4 +1,5 @@
-"""The plain data of a diagnosis: the views of a vCPU and a timer, registers, and findings."""
+"""The plain data of a diagnosis: the state of a vCPU and of a timer, registers, and the results of
+checks."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from armvirt.records import NamedTuple
 
 
 class Check(str, Enum):
-    """The checks of an interrupt on its way to a vCPU, in the order of the way. The value is the
-    text that people and programs see."""
+    """The checks of an interrupt from its source to a vCPU, in the order of delivery. The value is
+    the text in messages and tables."""
 
     TIMER = "timer"
     LPIS = "LPIs"
@@ -39,10 +40,10 @@ class Check(str, Enum):
 
 class TimerView(NamedTuple):
     """One timer of a vCPU. ``prefix`` is CNTV or CNTP, ``ctl`` has the writable bits of CTL,
-    ``cval`` is CVAL, and ``now`` is the count of the timer (ticks).
+    ``cval`` is CVAL, and ``now`` is the count of the timer. ``cval`` and ``now`` are in ticks.
 
-    ``fires_in_ns`` is 0 while the timer condition is met, None while the timer is disabled or
-    masked.
+    ``fires_in_ns`` is the time in ns until the timer condition is met. It is 0 while the condition
+    is met, and None while the timer is disabled or masked.
     """
 
     prefix: str
@@ -55,9 +56,10 @@ class TimerView(NamedTuple):
 class CpuView(NamedTuple):
     """The state of a vCPU outside the vGIC.
 
-    ``pstate`` (in the format of an SPSR) and ``vbar`` (VBAR_EL1) are None if unknown. ``timer`` is
-    the timer that drives the interrupt, None if no timer drives the interrupt. ``waking`` is True
-    for a runnable vCPU that is on no PE yet, but will be loaded on a PE before any other event.
+    ``pstate`` (in the format of an SPSR) and ``vbar`` (VBAR_EL1) are None if they are unknown.
+    ``timer`` is the timer that drives the interrupt, None if no timer drives the interrupt.
+    ``waking`` is True for a runnable vCPU that is on no PE yet, but will be loaded on a PE before
+    any other event.
     """
 
     power: Power = Power.RUNNABLE
@@ -69,12 +71,12 @@ class CpuView(NamedTuple):
 
 class Register(NamedTuple):
     """A register, or a field of a register. ``name`` is for example GICD_ISENABLER1 or ICC_PMR_EL1.
-    ``field`` is for example "bit 8" or "EnableGrp1"; "" stands for the whole register.
+    ``field`` is for example "bit 8" or "EnableGrp1"; an empty string means the whole register.
 
     A memory-mapped register has a ``frame`` (GICD, GICR, GICC), an ``offset`` in the frame in
     bytes, and the ``size`` of an access in bytes. In a register with one bit per INTID, ``bit`` is
-    the number of the bit, else -1. ``cpu`` is the vCPU that has the register, -1 for a register
-    that all vCPUs share.
+    the number of the bit; otherwise ``bit`` is -1. ``cpu`` is the vCPU that has the register; -1 if
+    all vCPUs share the register.
     """
 
     name: str
@@ -87,7 +89,8 @@ class Register(NamedTuple):
 
     @property
     def address(self) -> str:
-        """Frame and offset, such as ``GICD+0x104``; empty for a system register."""
+        """The frame and the offset, such as ``GICD+0x104``. The text is empty for a system
+        register."""
         return f"{self.frame}+{self.offset:#x}" if self.frame else ""
 
     def __str__(self) -> str:
@@ -96,14 +99,13 @@ class Register(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A write by the guest that would change a finding."""
+    """A write by the guest that would make a check pass."""
 
     register: Register
     value: int
 
     def __str__(self) -> str:
-        """The write as an instruction for people: ``write 1 to bit 8 of GICD_ISENABLER1
-        (GICD+0x104)``."""
+        """The write as text, such as ``write 1 to bit 8 of GICD_ISENABLER1 (GICD+0x104)``."""
         register = self.register
         if register.bit >= 0:
             return f"write 1 to {register.field} of {register._replace(field='')}"
@@ -144,8 +146,8 @@ DAY, YEAR = 86_400 * 10**9, 365 * 86_400 * 10**9  # ns
 
 
 def span(ns: int) -> str:
-    """A time as text with four digits, such as ``312.4 us``; a time of one day or more as days or
-    years."""
+    """Return a time as text with four digits, such as ``312.4 us``. A time of one day or more is in
+    days or years."""
     if ns >= DAY:
         return f"{ns // YEAR:,} years" if ns >= 2 * YEAR else f"{ns // DAY:,} days"
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):

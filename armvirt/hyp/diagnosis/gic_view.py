@@ -1,5 +1,5 @@
-"""The present state of the vGIC, as rows of plain data for tables. List registers are read without
-a fold, and no state changes."""
+"""The present state of the vGIC, as rows of plain data for tables. No function changes a state: the
+list registers are read, but not copied back into the vGIC's interrupts (no fold)."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ REDISTRIBUTOR = {
 
 
 def distributor(dist: Distributor) -> list[Row]:
-    """The registers of the distributor. A row has name, offset, value and meaning of one
-    register."""
+    """The registers of the distributor, one row for each register: name, offset, value and
+    meaning."""
     cpu, frame = next(iter(dist.cpus())), distributor_map(dist.model)
     says = {
         "GICD_CTLR": ", ".join(
@@ -56,8 +56,8 @@ def distributor(dist: Distributor) -> list[Row]:
 
 
 def redistributors(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
-    """The redistributors of a GICv3 with their addresses and registers, one row per vCPU. Empty for
-    a GICv2."""
+    """The redistributors of a GICv3 with their addresses and registers, one row per vCPU. The
+    result is empty for a GICv2."""
     if dist.model == 2:
         return []
     return [
@@ -95,8 +95,8 @@ def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
 
 
 def _words(cpu: VgicCpu, group: int) -> str:
-    """The active-priority registers that exist with this number of preemption bits (IHI 0069
-    12.2.1)."""
+    """The values of the active-priority registers of a group. With fewer preemption bits, fewer of
+    these registers exist (IHI 0069 12.2.1)."""
     count = active_priority_registers(present.preemption_bits(cpu))
     words = cpu.active_priorities(group)[:count]
     return " ".join(f"{word:#x}" for word in words)
@@ -122,8 +122,9 @@ def interrupts(
     dist: Distributor, cpus: Iterable[VgicCpu], *, everything: bool = False
 ) -> list[Row]:
     """The private interrupts of these vCPUs, all SPIs, and the LPIs to which an ITS translates an
-    event. If ``everything`` is False, only interrupts are shown that are enabled, pending, active
-    or on an ap_list. An SGI is always enabled, so for an SGI the enable does not count."""
+    event. If ``everything`` is False, the result has only the interrupts that are enabled, pending,
+    active or on an ap_list. An SGI is always enabled, so the enable bit of an SGI does not
+    count."""
     return [
         _interrupt(dist, irq, owner)
         for irq, owner in _all(dist, cpus)

@@ -28,7 +28,7 @@ REGISTERS = (
 def of(vgic: Vgic) -> dict[str, list[Row]]:
     """The rows of each table, by the name of the table. "LPI tables" has a row per redistributor.
     The other tables have the registers, the collections, the devices and the translations of every
-    ITS. The result is empty without an ITS."""
+    ITS. The result is empty if the VM has no ITS."""
     if not vgic.its:
         return {}
     return {
@@ -41,8 +41,8 @@ def of(vgic: Vgic) -> dict[str, list[Row]]:
 
 
 def in_use(vgic: Vgic) -> bool:
-    """Whether the guest uses LPIs. This is so if LPIs are enabled on a redistributor, if an ITS is
-    enabled, or if an ITS has a device or a collection."""
+    """Whether the guest uses LPIs: LPIs are enabled on a redistributor, an ITS is enabled, or an
+    ITS has a device or a collection."""
     return any(cpu.lpis_enabled for cpu in vgic.dist.cpus()) or any(
         its.enabled or its.devices or its.collections for its in vgic.its
     )
@@ -60,8 +60,8 @@ def _tables(dist: Distributor) -> list[Row]:
 
 
 def _registers(its: Its) -> list[Row]:
-    """The registers of an ITS. This read does not execute commands of the queue; a guest's read
-    does."""
+    """The registers of an ITS. This function does not execute the commands of the queue, but a read
+    of GITS_* by the guest does."""
     size = arch.queue_size(its.cbaser)
     waiting = (its.cwriter - its.creadr) % max(size, 1) // arch.COMMAND_SIZE
     says = {

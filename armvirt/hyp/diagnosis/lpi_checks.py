@@ -40,7 +40,8 @@ class Source(NamedTuple):
 
 
 def source_of(all_its: Sequence[Its], intid: int) -> Source | None:
-    """The first event that an ITS translates to this LPI; None without such an event."""
+    """The first event that an ITS translates to the LPI ``intid``; None if there is no such
+    event."""
     return next(
         (
             Source(its, device.device_id, number, event)
@@ -54,8 +55,8 @@ def source_of(all_its: Sequence[Its], intid: int) -> Source | None:
 
 
 def unmapped(vgic: Vgic, cpu: VgicCpu, intid: int) -> list[Finding]:
-    """The findings for an LPI to which no ITS translates an event. The vGIC has no state for this
-    LPI."""
+    """The findings for an LPI to which no ITS translates an event. The other checks are not
+    possible, because the vGIC has no state for this LPI."""
     remedy = f"queue MAPTI for the DeviceID and EventID of its device, with INTID {intid}"
     event = Finding(
         Check.EVENT,
@@ -94,8 +95,8 @@ def its_on(case: Case) -> Finding:
 
 def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> Finding:
     """Check GITS_CTLR.Enabled. While Enabled is 0, the ITS ignores messages and executes no
-    commands (IHI 0069 12.19, GITS_CTLR). ``needed`` is False for an LPI that is pending already and
-    needs no message; the check then passes."""
+    commands (IHI 0069 12.19, GITS_CTLR). ``needed`` is False if the LPI is pending already. Then
+    the LPI needs no message, and the check passes."""
     its = all_its[0] if source is None else source.its
     register = Register("GITS_CTLR", "Enabled", "GITS", OFFSETS["GITS_CTLR"])
     value = (arch.CTLR_ENABLED if its.enabled else 0) | (
@@ -121,7 +122,7 @@ def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> 
 
 
 def translated(case: Case) -> Finding:
-    """State the event that an ITS translates to the LPI. This check always passes; `unmapped`
+    """Report the event that an ITS translates to the LPI. This check always passes. `unmapped`
     handles an LPI without an event."""
     return Finding(
         Check.EVENT, True, f"translated from {source_of(case.its, case.irq.intid)}", TRANSLATION
@@ -143,8 +144,8 @@ def source(case: Case) -> Finding:
 
 
 def enable(case: Case) -> Finding:
-    """Check the enable bit of the configuration byte that the redistributor has read. A change of
-    the byte in the table takes effect after INV or INVALL (IHI 0069 5.1.1, 5.3)."""
+    """Check the enable bit of the configuration byte, as the redistributor read it last. A later
+    change of the byte in the table has no effect before INV or INVALL (IHI 0069 5.1.1, 5.3)."""
     irq, register = case.irq, naming.property_byte(case.dist, case.irq.intid, "bit 0")
     data = fetch(case.dist.memory, arch.property_address(case.dist.propbaser, irq.intid), 1)
     value = None if data is None else data[0]
@@ -179,8 +180,8 @@ def route(case: Case) -> Finding:
     """Check that the redistributor of this vCPU has the LPI.
 
     Usually the LPI is on the redistributor to which its collection is mapped. MOVALL, or an event
-    of another collection, can move the LPI to another redistributor. The LPI comes back with MOVI,
-    or with the next message while the LPI is not pending (`Its.trigger`).
+    of another collection, can move the LPI to another redistributor. MOVI moves the LPI back. A
+    message that comes while the LPI is not pending also moves the LPI back (`Its.trigger`).
     """
     lpi, here = case.irq, case.cpu.vcpu_id
     assert isinstance(lpi, Lpi)

@@ -1,8 +1,8 @@
-"""The present state of an interrupt, read from the list registers without a fold. No state changes.
+"""The present state of an interrupt. The functions read the list registers, and change no state.
 
 While an interrupt is in a list register, the fields of `VgicIrq` have the values of the last flush.
-A fold would update the fields, but a fold would also change how the run continues. These functions
-return the state that a fold would find.
+A fold (the copy of the list registers back to `VgicIrq`) would update the fields, but it would also
+change how the run continues. Therefore these functions compute the state that a fold would store.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 def list_register(dist: Distributor, irq: VgicIrq) -> int:
-    """The value of the ICH_LR<n>_EL2 that holds an interrupt, 0 if no list register holds it."""
+    """The value of the ICH_LR<n>_EL2 that has the interrupt ``irq``; 0 if no list register has the
+    interrupt."""
     if irq.lr < 0 or irq.vcpu is None:
         return 0
     vif = dist.cpu(irq.vcpu).vif
@@ -47,7 +48,7 @@ def line(irq: VgicIrq) -> bool:
 
 
 def pending(dist: Distributor, irq: VgicIrq) -> bool:
-    """Whether an interrupt is pending: in its list register, by its latch, or by its line."""
+    """Whether an interrupt is pending, because of its list register, its latch, or its line."""
     offered = bool(list_register(dist, irq) & LR_PENDING)
     if not irq.level:
         return offered or irq.pending_latch
@@ -59,7 +60,8 @@ def pending(dist: Distributor, irq: VgicIrq) -> bool:
 
 def active(dist: Distributor, irq: VgicIrq) -> bool:
     """Whether an interrupt is active. An active interrupt without a list register may have been
-    ended by the guest since the last flush; ICH_HCR_EL2.EOIcount counts these ends."""
+    ended by the guest since the last flush. ICH_HCR_EL2.EOIcount is the number of interrupts that
+    the guest has ended in this way."""
     if irq.lr >= 0:
         return bool(list_register(dist, irq) & LR_ACTIVE)
     return irq.active and irq not in _ended_outside(dist, irq)
@@ -73,8 +75,8 @@ def _ended_outside(dist: Distributor, irq: VgicIrq) -> list[VgicIrq]:
 
 
 def preemption_bits(cpu: VgicCpu) -> int:
-    """The number of preemption bits of the CPU interface on which the vCPU is loaded. For a vCPU
-    that is not loaded, this is the number of preemption bits of the host's interface."""
+    """The number of preemption bits of the CPU interface on which the vCPU is loaded. If the vCPU
+    is not loaded, the result is the number of preemption bits of the host's interface."""
     return cpu.prebits if cpu.vif is None else cpu.vif.prebits
 
 
@@ -86,7 +88,7 @@ def binary_point(cpu: VgicCpu, group: int) -> int:
 
 
 def group_priority(cpu: VgicCpu, group: int, priority: int) -> int:
-    """The bits of a priority that are compared for preemption (IHI 0069 4.8.5)."""
+    """The bits of ``priority`` that the CPU interface compares for preemption (IHI 0069 4.8.5)."""
     if cpu.vif is not None:
         return priority & cpu.vif.group_masks[group]
     return priority & arch.GROUP_MASKS[group][binary_point(cpu, group)]
@@ -100,9 +102,9 @@ def running_priority(cpu: VgicCpu) -> int:
 
 
 def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
-    """The interrupt that a vCPU handles at its running priority. None at the idle priority. Also
-    None if the interrupt is unknown, because an LPI has no active state, and because software can
-    write the active-priority registers."""
+    """The interrupt that a vCPU handles at its running priority. The result is None at the idle
+    priority. The result is also None if the interrupt is unknown: an LPI has no active state, and
+    software can write the active-priority registers."""
     level = running_priority(cpu)
     if level == IDLE_PRIORITY:
         return None
@@ -119,9 +121,10 @@ def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
 
 
 def highest_pending(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
-    """The interrupt in ICC_HPPIR<n>_EL1 of a loaded vCPU, None without such an interrupt. Of the
-    interrupts that are pending in a list register and whose group is enabled, the interrupt with
-    the lowest priority value is first. At equal priority the lowest list register is first."""
+    """The interrupt in ICC_HPPIR<n>_EL1 of a loaded vCPU; None if there is no such interrupt. The
+    candidates are the interrupts that are pending in a list register and whose group is enabled.
+    The interrupt with the lowest priority value is first. At equal priority, the lowest list
+    register is first."""
     if cpu.vif is None:
         return None
     offered = [

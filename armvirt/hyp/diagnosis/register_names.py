@@ -1,5 +1,5 @@
 """The GICv2 and GICv3 registers that have the fields of an interrupt, with their names and offsets.
-No function here folds list registers."""
+No function here changes a state or copies list registers back."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ CPU_INTERFACE = {
 
 
 def interface(dist: Distributor, cpu: VgicCpu, what: str) -> Register:
-    """A register of the CPU interface, by its key in `CPU_INTERFACE`."""
+    """The register of the CPU interface with the key ``what`` in `CPU_INTERFACE`."""
     (name, field), (v2_name, v2_field) = CPU_INTERFACE[what]
     if dist.model == 2:
         return Register(v2_name, v2_field, "GICC", OFFSETS[v2_name], cpu=cpu.vcpu_id)
@@ -66,7 +66,8 @@ def distributor_control(dist: Distributor, group: int) -> Register:
 
 
 def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Register:
-    """The register with the bit of an INTID. ``array`` is a key of `BIT_ARRAYS`."""
+    """The register that has the bit of an INTID. ``array`` is the offset of the register array, a
+    key of `BIT_ARRAYS`."""
     name, bit = BIT_ARRAYS[array], intid % 32
     if is_private(intid) and dist.model != 2:
         return Register(
@@ -84,8 +85,8 @@ def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Reg
 
 
 def bit_value(dist: Distributor, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
-    """The value of the register that `bit_register` returns. ``field`` gives the bit of each
-    interrupt in the register."""
+    """The value of the register that `bit_register` returns. ``field(irq)`` gives the bit of one
+    interrupt."""
     if is_private(intid):
         return sum(field(irq) << n for n, irq in enumerate(cpu.private))
     first = intid & ~31
@@ -121,13 +122,14 @@ def property_byte(dist: Distributor, intid: int, field: str) -> Register:
 
 
 def redistributor(cpu: VgicCpu, name: str, field: str) -> Register:
-    """A register in the frame RD_base of a vCPU's redistributor, by name."""
+    """The register ``name`` in the frame RD_base of a vCPU's redistributor."""
     offset = cpu.redist_index * GICR_SIZE + OFFSETS[name]
     return Register(name, field, "GICR", offset, cpu=cpu.vcpu_id)
 
 
 def _sgi_base(cpu: VgicCpu) -> int:
-    """The offset of SGI_base of a vCPU's redistributor from the start of its region."""
+    """The offset in bytes of the frame SGI_base of a vCPU's redistributor from the start of the
+    redistributor region."""
     return max(cpu.redist_index, 0) * GICR_SIZE + GICR_FRAME_SIZE
 
 

@@ -1,7 +1,8 @@
 """Why a vCPU does not take an interrupt: the checks of the interrupt from its source to the PE, and
 the first check that blocks the interrupt.
 
-No state changes, because the checks read list registers without a fold.
+No state changes: the checks read the list registers, but do not copy them back into the vGIC's
+interrupts (no fold).
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
 
 def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> list[Finding]:
     """Check an interrupt on its way to a vCPU, and return the `Finding` of each check. If a check
-    blocks the interrupt, the checks of list registers are left out. The last finding is always
-    about PSTATE.
+    blocks the interrupt, the list registers are not checked. The last finding is always about
+    PSTATE.
 
-    An LPI to which no ITS translates an event has only the findings of `lpi_checks.unmapped`.
-    KvmError EINVAL for an INTID that does not exist.
+    For an LPI to which no ITS translates an event, the result has only the findings of
+    `lpi_checks.unmapped`. KvmError EINVAL for an INTID that does not exist.
     """
     if _is_unmapped(vgic, intid):
         return lpi_checks.unmapped(vgic, vgic.dist.cpu(vcpu_id), intid)
@@ -58,8 +59,9 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
 
 
 def _on_a_pe(case: Case) -> list[Finding]:
-    """The findings about list registers, for a loaded vCPU. The result is only the first finding if
-    the list registers are out of date or the interrupt is pending in no list register."""
+    """The findings about list registers, for a loaded vCPU. If the list registers are out of date,
+    or if the interrupt is pending in no list register, the result has only the finding of
+    `in_list_register`."""
     first = delivery.in_list_register(case)
     stale = case.cpu.dirty or not case.lr & LR_PENDING
     return [first] if stale else [first, *(check(case) for check in _ON_A_PE)]
@@ -70,21 +72,22 @@ def _is_unmapped(vgic: Vgic, intid: int) -> bool:
 
 
 def first_held(findings: Sequence[Finding]) -> Finding | None:
-    """The first finding that blocks the interrupt. None if no finding blocks the interrupt, so that
-    the PE takes it."""
+    """The first finding that blocks the interrupt. If no finding blocks the interrupt, the PE takes
+    the interrupt, and the result is None."""
     return next((finding for finding in findings if not finding.passed), None)
 
 
 def blocker(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> Finding | None:
-    """Trace an interrupt, and return the first finding that blocks it; None if the PE takes the
-    interrupt."""
+    """Make the checks of `trace`, and return the first finding that blocks the interrupt; None if
+    the PE takes the interrupt."""
     return first_held(trace(vgic, vcpu_id, intid, view))
 
 
 class Comparison(NamedTuple):
     """Why a vCPU takes one interrupt before another interrupt. ``rule`` is the name of the check
-    that blocks the other interrupt, or "priority", "preemption" or "list register order". ``rule``
-    is "nothing" if the first interrupt has no precedence. ``text`` explains the rule."""
+    that blocks the other interrupt, or "priority", "preemption" or "list register order". If the
+    first interrupt does not come before the other interrupt, ``rule`` is "nothing". ``text``
+    explains the rule."""
 
     rule: str
     text: str
@@ -93,8 +96,8 @@ class Comparison(NamedTuple):
 def compare(
     vgic: Vgic, vcpu_id: int, taken: int, other: int, view: CpuView = _RUNNING
 ) -> Comparison:
-    """Why a vCPU takes, or took, the interrupt ``taken`` and not the interrupt ``other``. KvmError
-    EINVAL for an INTID that does not exist."""
+    """Explain why a vCPU takes, or took, the interrupt ``taken`` and not the interrupt ``other``.
+    KvmError EINVAL for an INTID that does not exist."""
     held = first_held(trace(vgic, vcpu_id, other, view))
     if held is not None and held.station not in _RIVALRY:
         return Comparison(held.station.value, f"INTID {other} is held: {held.text}")

@@ -1,5 +1,5 @@
-"""Why a vCPU does not take an interrupt, and why no vCPU of a VM can wake up. This module gives the
-state of the vCPU and of its timers to `armvirt.hyp.diagnosis.trace`."""
+"""Why a vCPU does not take an interrupt, and why no vCPU of a VM can wake up. This module passes
+the state of the vCPU and of its timers to `armvirt.hyp.diagnosis.trace`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Vm(Protocol):
     def vcpus(self) -> Iterable[Vcpu]: ...
 
     def vcpu(self, vcpu_id: int) -> Vcpu:
-        """The vCPU with an id; KvmError ENOENT if it was not created."""
+        """The vCPU with the id ``vcpu_id``. KvmError ENOENT if the vCPU was not created."""
         ...
 
 
@@ -44,8 +44,8 @@ def trace(vm: Vm, vcpu_id: int, intid: int) -> list[Finding]:
 
 
 def compare(vm: Vm, vcpu_id: int, taken: int, other: int) -> Comparison:
-    """Why a vCPU takes the interrupt ``taken`` and not ``other``. The errors are those of
-    `trace`."""
+    """Explain why a vCPU takes the interrupt ``taken`` and not the interrupt ``other``. The errors
+    are those of `trace`."""
     return diagnose.compare(_vgic(vm), vcpu_id, taken, other, view(vm.vcpu(vcpu_id), other))
 
 
@@ -57,7 +57,7 @@ def view(vcpu: Vcpu, intid: int) -> CpuView:
 
 
 def _is_waking(vcpu: Vcpu) -> bool:
-    """Whether a runnable vCPU is on no PE, and no other runnable vCPU uses the same PE
+    """Whether a vCPU is runnable and on no PE, and no other runnable vCPU queues at the same PE
     (`CpuView.waking`)."""
     if vcpu.pe is not None or not vcpu.runnable:
         return False
@@ -83,9 +83,8 @@ def _timer(vcpu: Vcpu, intid: int) -> TimerView | None:
 
 
 class IdleCause(NamedTuple):
-    """A reason why a vCPU does not wake up. ``text`` is a sentence for people. If a timer has fired
-    and its interrupt is blocked, ``intid`` is this interrupt. For another reason ``intid`` is
-    None."""
+    """A reason why a vCPU does not wake up, as a sentence in ``text``. If a timer has fired and its
+    interrupt is blocked, ``intid`` is the INTID of this interrupt. Otherwise ``intid`` is None."""
 
     text: str
     intid: int | None = None

@@ -1,3 +1,3 @@
-"""The host kernel of KVM. `host` is the loop that runs the vCPUs, and `pcpu` is a physical CPU with
-its context switch. `sched` has the decisions of the scheduler, `runnable` the interface between the
-scheduler and a vCPU. `standstill` detects stuck guests, and `hrtimer` has the timers."""
+"""The host kernel of KVM. `host` has the loop that runs the vCPUs. `pcpu` has a physical CPU and
+its context switch. `sched` has the decisions of the scheduler. `runnable` has the interface between
+the scheduler and a vCPU. `standstill` detects stuck guests. `hrtimer` has the host's timers."""

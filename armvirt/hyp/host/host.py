@@ -2,8 +2,8 @@
 
 The loop has one thread and is deterministic. The PEs that have a runnable vCPU run one after
 another, each for a time slice (a quantum of virtual time). The time slices model PEs that run at
-the same time, so a vCPU stays loaded while other PEs run. `Host.run` may stop at any time; the next
-call continues the run with the same result.
+the same time, so a vCPU stays loaded while other PEs run. `Host.run` may stop at any time. The next
+call then continues, with the same result as without the stop.
 """
 
 from __future__ import annotations
@@ -58,13 +58,14 @@ Idle = Callable[[int, int | None], int | None]
 
 
 def _add(functions: list[F], function: F) -> Callable[[], None]:
-    """Append a function to ``functions``. The returned function removes it again."""
+    """Append a function to ``functions``. A call of the returned function removes ``function`` from
+    the list."""
     functions.append(function)
     return lambda: functions.remove(function)
 
 
 def _all(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
-    """A function that calls all ``functions``."""
+    """Return a function that calls all ``functions``."""
 
     def call() -> None:
         for function in functions:
@@ -74,12 +75,12 @@ def _all(functions: Sequence[Callable[[], None]]) -> Callable[[], None]:
 
 
 class Host:
-    """The host kernel of KVM, on the physical CPUs (PEs) of ``config``. ValueError for a number out
-    of range.
+    """The host kernel of KVM, with the physical CPUs (PEs) that ``config`` describes. ValueError if
+    a number in ``config`` is out of range.
 
     ``turn`` is the PE that has the present time slice, which ends at ``turn_end`` ns. ``driving``
-    is true while `run` is in progress. ``stuck`` says why the last `run` found the guest stuck; None
-    if the guest is not stuck.
+    is true while `run` is in progress. ``stuck`` says why the last `run` found the guest stuck;
+    None if the guest is not stuck.
     """
 
     def __init__(self, config: HostConfig, bus: EventBus | None = None) -> None:
@@ -125,37 +126,37 @@ class Host:
 
     @property
     def current(self) -> Runnable | None:
-        """The vCPU that runs, or that ran last: the vCPU of the PE that has the present time
-        slice."""
+        """The vCPU of the PE that has the present time slice. This vCPU runs now, or ran last. None
+        if the PE has no vCPU."""
         return self.turn.vcpu
 
     def _stamp(self) -> Stamp:
         return self.turn.pe.stamp()
 
     def add_poll(self, poll: Poll) -> Callable[[], None]:
-        """Call ``poll()`` about every 20 ms of host time; if ``poll`` returns true, the run stops
-        at once. The returned function removes ``poll``.
+        """Call ``poll()`` about every 20 ms of host time. If ``poll`` returns true, the run stops
+        at once. A call of the returned function removes ``poll``.
 
-        The engine reads the host's clock every few thousand instructions and after each exit,
-        because one instruction may take as much host time as a million others. `_loop` also reads
-        the host's clock before each guest entry, because a guest may exit so often that the engine
-        does not read the clock.
+        The engine (the CPU emulator) reads the host's clock every few thousand instructions and
+        after each exit, because one instruction may take as much host time as a million others.
+        `_loop` also reads the host's clock before each guest entry, because a guest may exit so
+        often that the engine does not read the clock.
         """
         return _add(self._polls, poll)
 
     def add_idle(self, idle: Idle) -> Callable[[], None]:
-        """Call ``idle(now, due)`` when no vCPU can run. ``now`` is the present virtual time,
-        ``due`` the time of the next event, in ns (None: no event is due). ``idle`` returns the ns
-        to which time advances, or None if no vCPU can ever run.
+        """Call ``idle(now, due)`` when no vCPU can run. ``now`` is the present virtual time in ns.
+        ``due`` is the time of the next event in ns, or None if no event is due. ``idle`` returns
+        the time in ns to which the clock advances, or None if no vCPU can ever run.
 
-        If several functions are added, each function gets the result of the function before it as
-        ``due``. The returned function removes ``idle``.
+        If several functions are added, each function gets the result of the previous function as
+        ``due``. A call of the returned function removes ``idle``.
         """
         return _add(self._idles, idle)
 
     def idle_until(self, due: int | None) -> int | None:
-        """The ns to which time advances while no vCPU can run: the result of the functions of
-        `add_idle`, or ``due`` if no function was added."""
+        """The time in ns to which the clock advances while no vCPU can run. The functions of
+        `add_idle` decide this time. Without such a function the result is ``due``."""
         for idle in self._idles:
             due = idle(self.clock.now, due)
         return due
@@ -171,13 +172,13 @@ class Host:
         self._poll()
 
     def add(self, vcpu: Runnable) -> None:
-        """Append a new vCPU to `vcpus`; its index in the list is ``vcpu.index``."""
+        """Append a new vCPU to `vcpus`. Its index in the list is ``vcpu.index``."""
         self.vcpus.append(vcpu)
 
     def woken(self, vcpu: Runnable) -> None:
         """Choose the PE for a vCPU that became runnable. Then make the running vCPU leave the
-        guest: a vCPU that runs alone has no end of its time slice, but with a second runnable vCPU
-        the time slice must end at ``turn_end``."""
+        guest. The reason is that the time slice of a vCPU that runs alone has no end. With a second
+        runnable vCPU, the time slice must end at ``turn_end``."""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
             self._migrate(vcpu, place(vcpu.sched.home, loads, vcpu.sched.affinity))
@@ -187,7 +188,7 @@ class Host:
             self.turn.pe.request_stop()
 
     def _loads(self, without: Runnable | None = None) -> list[int]:
-        """The number of runnable vCPUs at each PE, not counting ``without``."""
+        """The number of runnable vCPUs at each PE. The vCPU ``without`` is not counted."""
         loads = [0] * len(self.pcpus)
         for vcpu in self.vcpus:
             if vcpu.runnable and vcpu is not without:
@@ -201,8 +202,8 @@ class Host:
             vcpu.sched.home = pe
 
     def affinity_changed(self, index: int) -> None:
-        """Move a vCPU after a change of its affinity: at once, or during `run` after the next
-        exit."""
+        """Move the vCPU with the index ``index`` after a change of its affinity. The move is at
+        once, or, during `run`, after the next exit."""
         vcpu = self.vcpus[index]
         if not self.driving:
             self._move(vcpu)
@@ -222,12 +223,12 @@ class Host:
             self.woken(vcpu)
 
     def give_way(self, vcpu: Runnable) -> None:
-        """If another vCPU can run, end the time slice of the running vCPU, which polls the state of
-        another vCPU.
+        """If another vCPU can run, end the time slice of ``vcpu``. The caller has detected that
+        ``vcpu`` polls the state of another vCPU.
 
         A hypercall takes the virtual time of one instruction, but microseconds on hardware. Without
-        `give_way`, a guest that polls by hypercalls would make tens of thousands of them in one
-        time slice.
+        `give_way`, a guest that polls by hypercalls would make tens of thousands of hypercalls in
+        one time slice.
         """
         if vcpu is self.current and self._others(vcpu):
             self.turn_end = self.clock.now
@@ -239,26 +240,27 @@ class Host:
         self.turn.pe.request_stop()
 
     def stop_at(self, address: int) -> Callable[[], None]:
-        """Make `run` return before any vCPU executes the instruction at a virtual address. The
-        returned function removes the stop."""
+        """Make `run` return before any vCPU executes the instruction at a virtual address. A call
+        of the returned function removes the stop."""
         return _all([v.context.stop_at(address, self.stop) for v in self.vcpus])
 
     def stop_in(self, addresses: range) -> Callable[[], None]:
         """Make `run` return before any vCPU enters a range of virtual addresses (whole pages) from
-        outside the range. The returned function removes the stop."""
+        outside the range. A call of the returned function removes the stop."""
         return _all([v.context.stop_in(addresses, self.stop) for v in self.vcpus])
 
     # -- state --
 
     def unload(self) -> None:
-        """Detach all loaded vCPUs without saving them: the caller restores a state next."""
+        """Detach all loaded vCPUs and do not save their registers, because the caller restores a
+        state next."""
         for pcpu in self.pcpus:
             pcpu.unload()
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
         """The objects of the host that have saved state (clock, GIC, physical CPUs and so on), by
-        name, in the order in which `load` restores them."""
+        name. `load` restores the objects in this order."""
         pcpus = {f"pcpu{pcpu.index}": pcpu for pcpu in self.pcpus}
         return {"clock": self.clock, "gic": self.gic, **pcpus, "standstill": self._standstill}
 
@@ -271,8 +273,8 @@ class Host:
         }  # fmt: skip
 
     def check_shape(self, state: State) -> None:
-        """Check that `load` can restore ``state``. StateError if a version in ``state`` (at any
-        depth) differs; ValueError if the number of PEs differs."""
+        """Check that `load` can restore ``state``. StateError if a version anywhere in ``state``
+        differs. ValueError if the number of PEs differs."""
         check_versions(state, self.state(), "the host")
         if state["parts"].keys() != self.parts.keys():
             raise ValueError("saved state is of another shape: the number of physical CPUs")
@@ -292,11 +294,11 @@ class Host:
         return sum(v.context.insns for v in self.vcpus)
 
     def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
-        """Run all vCPUs up to ``until`` ns of virtual time, up to ``insns`` retired instructions,
-        up to a stop, or until no vCPU can ever run.
+        """Run all vCPUs until one of these: ``until`` ns of virtual time, ``insns`` retired
+        instructions, a requested stop, or no vCPU can ever run.
 
-        KvmError: the errors of `check_standing`. An exception of a trace sink is raised here, after
-        the exit in which the sink raised it.
+        KvmError: the errors of `check_standing`. If a trace sink raises an exception during an
+        exit, `run` raises the exception after this exit.
         """
         self.check_standing()
         self.stuck = None
@@ -332,8 +334,8 @@ class Host:
             raise KvmError("EBADF", CLOSED)
 
     def close(self) -> None:
-        """Free the engines of all vCPUs. After `close`, a call that needs an engine raises KvmError
-        EBADF; a second `close` has no effect. KvmError EBUSY during `run`."""
+        """Free the engines (CPU emulators) of all vCPUs. After `close`, a call that needs an engine
+        raises KvmError EBADF. A second `close` has no effect. KvmError EBUSY during `run`."""
         if not self.closed:
             self.check_standing()
         self.closed = True
@@ -369,13 +371,13 @@ class Host:
                 )
 
     def _time_of(self, insns: int) -> int:
-        """The ns at which ``insns`` instructions will have retired, if only the current vCPU
-        runs."""
+        """The time in ns at which ``insns`` instructions will have retired, if only the current
+        vCPU runs."""
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Runnable | None:
-        """The vCPU to enter: the current vCPU until its time slice ends, then a vCPU of the next
-        PE. None if no vCPU is runnable."""
+        """Choose the vCPU to enter: the current vCPU until its time slice ends, then a vCPU of the
+        next PE. Return None if no vCPU is runnable."""
         current = self.turn.vcpu
         if current is not None and current.runnable and self.clock.now < self.turn_end:
             if current.pe is None:
@@ -400,8 +402,9 @@ class Host:
         return current
 
     def _look_at_lines(self) -> bool:
-        """At the end of a time slice, compare the granules that vCPUs in WFE monitor. Return
-        whether a vCPU still waits for a store to its granule."""
+        """At the end of a time slice, find the vCPUs in WFE whose exclusive monitor marks a memory
+        granule, and detect a store to this granule. Return whether one of these vCPUs still waits
+        for a store."""
         waiting = [
             v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current
         ]
@@ -438,8 +441,9 @@ class Host:
         return chosen
 
     def _next_pcpu(self, loads: list[int]) -> Pcpu:
-        """The first PE, in circular order after the PE ``turn`` (which has the present time slice),
-        that has a runnable vCPU or pulls a vCPU from a busier PE."""
+        """Choose the PE for the next time slice. The choice is in circular order, and starts after
+        the PE ``turn``, which had the last time slice. The first PE that has a runnable vCPU, or
+        that pulls a vCPU from a busier PE, is chosen."""
         count = len(self.pcpus)
         for step in range(1, count + 1):
             pe = (self.turn.index + step) % count
@@ -450,8 +454,9 @@ class Host:
         raise AssertionError("somebody can run")
 
     def _pull(self, pe: int, source: int) -> bool:
-        """Move a waiting vCPU from PE ``source`` to PE ``pe``: the next vCPU, in round-robin order,
-        that is runnable, not loaded, and allowed on PE ``pe``. Return False if no vCPU can move."""
+        """Move a waiting vCPU from PE ``source`` to PE ``pe``. The next vCPU in round-robin order
+        that is runnable, not loaded, and allowed on PE ``pe`` is moved. Return False if no vCPU can
+        move."""
         waiting = [
             v.index
             for v in self.vcpus
@@ -464,8 +469,8 @@ class Host:
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
         """Let a vCPU enter the guest once, and handle the outcome. ``watched`` is true if `_loop`
-        has an instruction limit or functions of `add_idle`; then the entry ends each time the vCPU
-        sleeps."""
+        has an instruction limit or functions of `add_idle`. Then the guest entry ends each time the
+        vCPU sleeps."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if (
             vcpu.sched.faults_until
@@ -491,8 +496,8 @@ class Host:
         return any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
 
     def _act_on(self, outcome: EntryOutcome, vcpu: Runnable, others: bool, until: int) -> None:
-        """Handle the outcome of a guest entry. If `run` is about to return, the request WAIT does
-        not block the vCPU."""
+        """Handle the outcome of a guest entry. If `run` is about to return, ignore the request
+        WAIT, so that the vCPU is not blocked."""
         kind = outcome.kind
         if kind is Request.WAIT:
             outcome.kind = Request.NONE
@@ -517,9 +522,9 @@ class Host:
                 self._report(stuck)
 
     def _report(self, stuck: Stuck) -> Stop:
-        """Record that the guest is stuck, and report it to the VMM of the vCPU that the cause is
-        about. Return why `run` returns: `Stop.IDLE` if the cause is about all vCPUs, because then
-        the caller of `run` reads `stuck`."""
+        """Record that the guest is stuck, and return why `run` returns. If the cause is about one
+        vCPU, report it to the VMM of this vCPU. If the cause is about all vCPUs, the result is
+        `Stop.IDLE`, and the caller of `run` reads ``Host.stuck``."""
         self.stuck = stuck
         if stuck.vcpu is None:
             return Stop.IDLE

@@ -12,8 +12,9 @@ STATE_VERSION = 2
 
 
 class Pcpu:
-    """One physical CPU of a host that has the vCPUs ``vcpus``. ``vcpu`` is loaded on the PE, or was
-    loaded until it blocked; ``last`` is the index of the vCPU that was chosen last.
+    """One physical CPU of a host. ``vcpus`` are all vCPUs of the host. ``vcpu`` is the vCPU that is
+    loaded on the PE, or that was loaded until it blocked; None if there is no such vCPU. ``last``
+    is the index of the vCPU that was chosen last, -1 before the first choice.
 
     A vCPU stays loaded during the time slices of other PEs, because time slices model PEs that run
     at the same time.
@@ -40,7 +41,8 @@ class Pcpu:
         return self.vcpu is not None and self.vcpu.pe is self.pe
 
     def switch(self, vcpu: Runnable, now: int) -> None:
-        """Context switch: put the loaded vCPU, if any, and load ``vcpu``."""
+        """Make a context switch: put the vCPU that is loaded, if there is one, and load
+        ``vcpu``."""
         if self.vcpu is not None and self.loaded:
             self.vcpu.put()
         self.vcpu = vcpu
@@ -48,12 +50,14 @@ class Pcpu:
         vcpu.load(self.pe)
 
     def leave(self, vcpu: Runnable) -> None:
-        """Clear ``vcpu``, because the vCPU queues at another PE from now on."""
+        """Clear the attribute ``vcpu`` if it is this vCPU, because this vCPU queues at another PE
+        from now on."""
         if self.vcpu is vcpu:
             self.vcpu = None
 
     def unload(self) -> None:
-        """Detach the loaded vCPU without saving it: the caller restores a state next."""
+        """Detach the loaded vCPU and do not save its registers, because the caller restores a state
+        next."""
         if self.vcpu is not None and self.loaded:
             self.vcpu.detach()
         self.vcpu = None

@@ -14,8 +14,9 @@ from armvirt.hyp.host.sched import SchedEntity
 
 
 class Request(Enum):
-    """The request of an exit handler to the host. NONE: no request. WAIT: block the vCPU (WFI,
-    CPU_SUSPEND). SLEEP: the vCPU sleeps until `EntryOutcome.until`, and stays loaded on its PE."""
+    """The request of an exit handler to the host. NONE is no request. WAIT blocks the vCPU (WFI,
+    CPU_SUSPEND). SLEEP makes the vCPU sleep until `EntryOutcome.until`; the vCPU stays loaded on
+    its PE."""
 
     NONE = "none"
     WAIT = "wait"
@@ -41,17 +42,17 @@ class EventWaiter(Protocol):
         ...
 
     def begin(self) -> None:
-        """Start the wait of the vCPU for an event."""
+        """Start the wait for an event (WFE)."""
         ...
 
     def turn_over(self) -> None:
-        """Compare the contents of the monitored granule, at the end of another vCPU's time
-        slice."""
+        """Compare the granule that the exclusive monitor marks with its contents at the start of
+        the wait. The host calls this method at the end of each time slice of another vCPU."""
         ...
 
     def take_for_lost(self) -> bool:
-        """Clear the exclusive monitor and wake the vCPU up, if other vCPUs have run since the wait
-        began. Return whether the monitor was cleared."""
+        """If other vCPUs have run since the wait began, clear the exclusive monitor and wake the
+        vCPU up. Return whether the monitor was cleared."""
         ...
 
 
@@ -64,7 +65,8 @@ class Enter(Protocol):
 class Runnable(Protocol):
     """The interface of a vCPU to the scheduler.
 
-    ``index`` is the vCPU's index in `Host.vcpus`; ``pe`` is the PE on which the vCPU is loaded.
+    ``index`` is the vCPU's index in `Host.vcpus`. ``pe`` is the PE on which the vCPU is loaded;
+    None if the vCPU is not loaded.
     """
 
     @property
@@ -107,13 +109,13 @@ class Runnable(Protocol):
 
     @property
     def has_vmm(self) -> bool:
-        """Whether a VMM can get the vCPU's exits."""
+        """Whether an exit of the vCPU can be delivered to a VMM."""
         ...
 
     @property
     def enter(self) -> Enter:
-        """Run the guest up to ``until`` ns, or up to an exit that EL2 does not finish at once. If
-        ``alone`` is true, no other vCPU can run, and the vCPU may sleep without a return to the
+        """Run the guest until ``until`` ns, or until an exit that EL2 does not complete itself. If
+        ``alone`` is true, no other vCPU can run. Then the vCPU may sleep without a return to the
         caller. A YIELD instruction at or after ``yield_at`` ns also ends this guest entry."""
         ...
 
@@ -126,7 +128,7 @@ class Runnable(Protocol):
         ...
 
     def attach(self, pe: Pe) -> None:
-        """Bind the vCPU to a PE whose registers were restored already."""
+        """Bind the vCPU to a PE after a restore. The registers of the PE are restored already."""
         ...
 
     def detach(self) -> None:
@@ -138,8 +140,8 @@ class Runnable(Protocol):
         ...
 
     def sleep(self, until: int | None) -> None:
-        """The vCPU sleeps until ``until`` ns (None: no limit) or an earlier `wake`, and stays
-        loaded on its PE."""
+        """Block the vCPU until ``until`` ns or an earlier `wake`. If ``until`` is None, only `wake`
+        ends the sleep. The vCPU stays loaded on its PE."""
         ...
 
     def wake(self) -> None:
@@ -147,9 +149,11 @@ class Runnable(Protocol):
         ...
 
     def next_rise(self) -> int | None:
-        """The ns at which the next of the vCPU's timer lines rises; None if no line will rise."""
+        """The time in ns of the next rising edge of a timer line of the vCPU; None if no timer line
+        will rise."""
         ...
 
     def stuck(self, cause: str) -> None:
-        """Report to the VMM that the guest cannot make progress. ``cause`` says why, in words."""
+        """Report to the VMM that the guest cannot make progress. ``cause`` is a text that says
+        why."""
         ...

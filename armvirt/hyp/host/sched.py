@@ -1,11 +1,12 @@
 """The decisions of the scheduler, as pure functions: which vCPU runs next, and on which PE. Also
 the scheduler's state of a vCPU.
 
-Every vCPU has a home, the physical CPU (PE) on which it ran last. A vCPU that becomes runnable
-queues at its home if the home is idle, else at an idle PE, else at its home (select_task_rq). A PE
-with two runnable vCPUs fewer than another PE pulls a waiting vCPU from that PE (load balancing).
-The affinity of a vCPU limits the choice of its PE in both cases. Within a PE, and among PEs, the
-order is round robin.
+Every vCPU has a home, the physical CPU (PE) at which it queues. A vCPU that becomes runnable queues
+at its home if the home is idle. If the home is busy, the vCPU queues at an idle PE, which becomes
+its home. If no PE is idle, the vCPU stays at its home (select_task_rq). A PE with two runnable
+vCPUs fewer than another PE pulls a waiting vCPU from that PE (load balancing). The affinity of a
+vCPU limits the choice of its PE in all these cases. Within a PE, and among PEs, the order is round
+robin.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ slices model PEs that run at the same time. A YIELD in the first `QUANTUM_NS` of
 not end the time slice."""
 
 SLICE_NS = 1_000_000
-"""The time slice in ns of a vCPU on a host with one PE: about base_slice of a Linux kernel. The end
-of a time slice costs about as much host time as a hundred thousand instructions, mainly because of
-cold caches."""
+"""The time slice in ns of a vCPU on a host with one PE. It is about as long as base_slice of a
+Linux kernel. The end of a time slice costs about as much host time as a hundred thousand
+instructions, mainly because of cold caches."""
 
 MIN_QUANTUM_NS = 1_000
 """The shortest time slice in ns. The end of a time slice clears the exclusive monitor, so a time
@@ -33,13 +34,14 @@ might never acquire a lock."""
 
 
 def default_quantum(pcpus: int) -> int:
-    """The default time slice in ns."""
+    """The default time slice in ns of a host with ``pcpus`` PEs."""
     return SLICE_NS if pcpus == 1 else QUANTUM_NS
 
 
 def pick_next(runnable: Sequence[int], last: int) -> int | None:
-    """Choose a vCPU in round-robin order. ``runnable`` has the indices of the runnable vCPUs. The
-    result is the lowest index above ``last``, or else the lowest index; None if ``runnable`` is
+    """Choose a vCPU in round-robin order. ``runnable`` has the indices of the runnable vCPUs, and
+    ``last`` is the index of the vCPU that was chosen last. The result is the lowest index above
+    ``last``. If there is no such index, the result is the lowest index; None if ``runnable`` is
     empty."""
     if not runnable:
         return None
@@ -48,10 +50,11 @@ def pick_next(runnable: Sequence[int], last: int) -> int | None:
 
 
 def place(home: int | None, loads: Sequence[int], allowed: Collection[int] | None = None) -> int:
-    """The PE at which a vCPU queues when it becomes runnable.
+    """Choose the PE at which a vCPU queues when it becomes runnable.
 
-    ``loads`` is the number of runnable vCPUs of each PE, not counting this vCPU; ``home`` is None
-    before the vCPU was first runnable; ``allowed`` are the PEs of its affinity, None for all.
+    ``home`` is the present home of the vCPU; None before the vCPU was first runnable. ``loads`` has
+    the number of runnable vCPUs of each PE, without this vCPU. ``allowed`` are the PEs of its
+    affinity; None means all PEs.
     """
     choice = range(len(loads)) if allowed is None else sorted(allowed)
     if home not in choice:
@@ -63,8 +66,9 @@ def place(home: int | None, loads: Sequence[int], allowed: Collection[int] | Non
 
 
 def donor(pe: int, loads: Sequence[int]) -> int | None:
-    """The PE from which ``pe`` pulls a waiting vCPU: the busiest PE, if it has at least two
-    runnable vCPUs more than ``pe``; else None."""
+    """Choose the PE from which ``pe`` pulls a waiting vCPU. ``loads`` has the number of runnable
+    vCPUs of each PE. The result is the busiest PE if it has at least two runnable vCPUs more than
+    ``pe``, otherwise None."""
     busiest = max(loads)
     return loads.index(busiest) if busiest - loads[pe] >= 2 else None
 
@@ -73,8 +77,8 @@ class SchedEntity:
     """The scheduler's state of one vCPU (struct sched_entity, struct sched_info).
 
     ``home`` is the PE at which the vCPU queues, None before the vCPU was first runnable.
-    ``affinity`` are the PEs on which the vCPU may run, None for all. Until ``faults_until`` ns the
-    vCPU does not execute, because its exception vectors fault again and again.
+    ``affinity`` are the PEs on which the vCPU may run; None means all PEs. Until ``faults_until``
+    ns the vCPU does not execute, because its exception vectors fault again and again.
 
     ``run_delay`` is the time in ns for which the vCPU was runnable while another vCPU had its PE,
     up to the last time at which the vCPU got a PE. The guest sees this time as stolen time. The
@@ -100,12 +104,14 @@ class SchedEntity:
         self.faults_until = 0
 
     def queue(self, now: int) -> None:
-        """Start a run delay: the vCPU is runnable, but another vCPU has its PE."""
+        """Start to measure a run delay at ``now`` (ns), because the vCPU is runnable, but another
+        vCPU has its PE."""
         if self._queued_at is None:
             self._queued_at = now
 
     def arrive(self, now: int) -> None:
-        """End the run delay, because the vCPU gets the PE, and add it to ``run_delay``."""
+        """End the present run delay at ``now`` (ns), because the vCPU gets the PE. Add the run
+        delay to ``run_delay``."""
         if self._queued_at is not None:
             self.run_delay += now - self._queued_at
             self._queued_at = None

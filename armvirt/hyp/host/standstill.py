@@ -2,8 +2,8 @@
 
 A vCPU makes no progress ("stands still") in a branch to itself, or while its exception vectors
 fault again and again. An interrupt can end the branch loop; another vCPU can repair the vectors.
-The guest is stuck if every runnable vCPU stands still, or if no vCPU is runnable; in both cases no
-event is due that can wake or interrupt a vCPU.
+The guest is stuck if every runnable vCPU stands still, or if no vCPU is runnable, and if no event
+is due that can wake or interrupt a vCPU.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ FAULTS = 128
 vectors fault again and again."""
 
 RESCUES = 64
-"""The maximum number of successive calls of `Standstill.rescue` that clear an exclusive monitor,
-without progress of a vCPU between the calls."""
+"""The maximum number of calls of `Standstill.rescue` that clear an exclusive monitor. An event of
+the clock, or a vCPU that runs until the end of its time slice, sets the count of these calls to 0
+again."""
 
 
 class Still(NamedTuple):
-    """Where a vCPU makes no progress: the PC, the cause in words, and whether its exception vectors
-    fault."""
+    """Why a vCPU makes no progress. ``pc`` is its PC. ``cause`` is a text that says why. ``faults``
+    is true if its exception vectors fault."""
 
     pc: int
     cause: str
@@ -45,7 +46,7 @@ class Still(NamedTuple):
 
 
 class Stuck(NamedTuple):
-    """The guest is stuck. ``cause`` says in words why the vCPU ``vcpu`` cannot make progress.
+    """The guest is stuck. ``cause`` is a text that says why the vCPU ``vcpu`` cannot make progress.
     ``vcpu`` is None if ``cause`` is about all vCPUs: each vCPU is off, or waits."""
 
     cause: str
@@ -65,8 +66,8 @@ class Loop(Protocol):
 
 class Standstill:
     """The vCPUs of a host that make no progress. ``still`` maps the index of each of these vCPUs to
-    its `Still`. The map is cleared when another vCPU makes progress or an event of the clock is
-    due."""
+    the reason, a `Still`. The map is cleared when another vCPU makes progress or an event of the
+    clock is due."""
 
     def __init__(self, host: Loop) -> None:
         self._host = host
@@ -95,15 +96,16 @@ class Standstill:
         self._rescues = 0
 
     def busy(self) -> None:
-        """Set the number of successful calls of `rescue` to 0, because a vCPU was runnable up to
-        the end of its time slice. This number is limited to `RESCUES`."""
+        """Set the count of successful calls of `rescue` to 0, because a vCPU was runnable until the
+        end of its time slice. (`RESCUES` limits this count.)"""
         self._rescues = 0
 
     # -- no progress --
 
     def spin(self, vcpu: Runnable, others: bool, until: int) -> Stuck | None:
-        """Handle a branch to itself: return why the guest is stuck. If the guest is not stuck, skip
-        the vCPU's time to the next event, and return None."""
+        """Handle a vCPU that executes a branch to itself. If the guest is stuck, return the cause.
+        Otherwise advance the vCPU's time to the next event, and return None. ``others`` is true if
+        another vCPU can run. ``until`` is the time limit in ns."""
         why = "and no interrupt will come" if vcpu.hears else "with interrupts masked"
         stuck = self._dead_end(vcpu, f"branches to itself {why}", False)
         if stuck is None:
@@ -111,10 +113,13 @@ class Standstill:
         return stuck
 
     def vector_loop(self, vcpu: Runnable, others: bool, until: int) -> Stuck | None:
-        """Handle exception vectors that fault again and again: return why the guest is stuck. If
-        the guest is not stuck, skip the vCPU's time to the end of its time slice, or, without other
-        runnable vCPUs, to the next event of the clock, and return None. Then the vCPU executes the
-        vectors again, because another vCPU may have repaired them."""
+        """Handle a vCPU whose exception vectors fault again and again. If the guest is stuck,
+        return the cause. Otherwise advance the vCPU's time and return None.
+
+        If ``others`` is true (another vCPU can run), the time advances to the end of the time
+        slice, otherwise to the next event of the clock. Then the vCPU executes the vectors again,
+        because another vCPU may have repaired them.
+        """
         host = self._host
         fault = describe(vcpu.context.system(ESR_EL1))
         cause = f"faults in its exception vectors again and again ({fault})"
@@ -125,7 +130,8 @@ class Standstill:
         return stuck
 
     def go_on_faulting(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """Skip the vCPU's time to ``faults_until`` or ``until``, whichever is first."""
+        """Advance the vCPU's time to ``faults_until`` or ``until``, whichever is first, without
+        execution."""
         self._skip(min(until, vcpu.sched.faults_until), others)
 
     def _skip(self, until: int, others: bool) -> None:
@@ -136,8 +142,8 @@ class Standstill:
     # -- stuck guests --
 
     def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> Stuck | None:
-        """Record that a vCPU makes no progress, and why. Return why the guest is stuck. None if
-        another runnable vCPU makes progress, or an event is due."""
+        """Record that a vCPU makes no progress, and why. Return the cause if the guest is stuck.
+        Return None if another runnable vCPU makes progress, or if an event is due."""
         self.still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]
@@ -158,8 +164,8 @@ class Standstill:
         return (sleeping and self.rescue()) or ((sleeping or bool(listening)) and self._typed())
 
     def _typed(self) -> bool:
-        """If console input arrives that can wake or interrupt a vCPU, skip to the time of its
-        arrival and return True."""
+        """If console input will come that can wake or interrupt a vCPU, advance the time to the
+        arrival of the input and return True. Otherwise return False."""
         host = self._host
         later = host.idle_until(None)
         if later is None:
@@ -171,15 +177,15 @@ class Standstill:
         return ns - self._host.clock.now < FOREVER_NS
 
     def due(self) -> int | None:
-        """The ns of the next event of the clock; None if no event is due, or if the next event is
-        `FOREVER_NS` or more in the future."""
+        """The time in ns of the next event of the clock; None if no event is due, or if the next
+        event is `FOREVER_NS` or more in the future."""
         due = self._host.clock.deadline()
         return due if due is not None and self._in_time(due) else None
 
     def rescue(self) -> bool:
-        """Clear the exclusive monitor of each vCPU in WFE if, on hardware, a store of another vCPU
-        could have cleared the monitor. Return whether a monitor was cleared. The host calls this
-        method when no vCPU can make progress."""
+        """Clear the exclusive monitor of each vCPU in WFE for which EL2 may have missed a store of
+        another vCPU, because on hardware this store would have cleared the monitor. Return whether
+        a monitor was cleared. The host calls this method when no vCPU can make progress."""
         lost = (
             [v.event_wait.take_for_lost() for v in self._host.vcpus]
             if self._rescues < RESCUES
@@ -189,8 +195,9 @@ class Standstill:
         return any(lost)
 
     def nobody_wakes(self) -> Stuck:
-        """Return why the guest is stuck when no vCPU can run and no event is due. If vCPUs that
-        have a VMM wait in WFE, the cause is about the first of them."""
+        """Return why the guest is stuck when no vCPU can run and no event is due. If a vCPU that
+        has a VMM waits in WFE, the cause is about this vCPU (the first one if there are
+        several)."""
         waiting = [v for v in self._host.vcpus if v.event_wait.active and v.has_vmm]
         if waiting:
             return Stuck("waits for an event (WFE) that nothing will send", waiting[0])

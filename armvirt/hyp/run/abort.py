@@ -53,8 +53,9 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
-    """Complete one device access. The first of these completes the access: a GIC frame, an
-    ioeventfd, the VMM. If no device has the address, the VMM sets ``abort`` in the result."""
+    """Complete one device access. If the address is in a GIC frame, the vGIC completes the access.
+    Otherwise, if an ioeventfd matches a store, the ioeventfd is signalled. Otherwise the VMM
+    completes the access, and sets ``abort`` in the result if no device has the address."""
     devices, vmm, bus = vcpu.vm.devices, vcpu.vmm, vcpu.host.bus
     if devices.gic_access(vcpu.id, mmio):
         return mmio

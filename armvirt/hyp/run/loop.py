@@ -131,8 +131,8 @@ class RunLoop:
 
     def _repeat_tick(self, pe: Pe) -> None:
         """If the virtual timer's interrupt is the only interrupt that the guest can get, allow the
-        engine to repeat this interrupt: at the next WFIs, the engine makes the wake-up by the
-        virtual timer without an exit to EL2. The interrupt stays in the same list register."""
+        engine to handle the next WFIs itself. Then the virtual timer wakes the vCPU without an exit
+        to EL2. The interrupt stays in the same list register."""
         vgic, intid = self.vcpu.vm.vgic, self.vcpu.timer.wakes_for
         if vgic is not None and intid is not None and vgic.offers_only(self.vcpu.id, intid):
             pe.repeat_tick(self._repeated)

@@ -34,9 +34,9 @@ class VmmLink:
     """The interface of one vCPU to its VMM (`armvirt.hyp.vcpu.protocols.Vmm`).
 
     An instruction can make several accesses, and traps again after each answer of the VMM.
-    ``answers`` are the exits for the accesses of the instruction at ``_answers_pc`` that the caller
-    of `run` answers. ``taken`` is the number of these answers that the instruction has used since
-    its last trap.
+    ``answers`` has the exits that the caller of `run` answers, in the order of the accesses. All
+    these exits are for the instruction at ``_answers_pc``. ``taken`` is the number of these answers
+    that the instruction has used since its last trap.
     """
 
     __slots__ = (

@@ -55,8 +55,8 @@ class ArchTimer(Showable):
     identifies the vCPU's host timers in the queue of the clock, and must be unique on the host.
 
     ``wfit`` is the virtual count (ticks) at which the WFIT of a blocked vCPU times out, None if the
-    vCPU does not wait in a WFIT. ``blocked`` is True while the vCPU is blocked, so that the
-    background timer has to wake it.
+    vCPU does not wait in a WFIT. ``blocked`` is True while the vCPU is blocked. Then the background
+    timer has to wake the vCPU.
     """
 
     SAVED = ("wfit", "blocked")
@@ -102,8 +102,8 @@ class ArchTimer(Showable):
         return self.vm_data.counter.count() - context.offset.value & MASK64
 
     def ctl_cval(self, context: ArchTimerContext) -> tuple[int, int]:
-        """CTL (the writable bits) and CVAL of a timer. Both are read from the PE while the PE's
-        timer holds the guest's values, else from the context."""
+        """CTL (the writable bits) and CVAL of a timer. While the PE's timer has the guest's values,
+        both are read from the PE, otherwise from ``context``."""
         hw = self.hw
         if context.loaded and hw is not None:
             if context is self._direct_vtimer:
@@ -113,10 +113,11 @@ class ArchTimer(Showable):
         return context.ctl, context.cval
 
     def _shifted(self, context: ArchTimerContext) -> bool:
-        """Whether the CVAL in the PE's timer differs from the guest's CVAL. This is so if the
-        physical timer is direct and has an offset, and the host has no CNTPOFF_EL2.
+        """Whether the CVAL in the PE's timer must differ from the guest's CVAL. The result is True
+        for the direct physical timer if the timer has an offset and the host has no CNTPOFF_EL2.
 
-        CNTP_* then traps, and the context keeps the values that the guest wrote.
+        While the result is True, CNTP_* traps, and the context keeps the values that the guest
+        wrote.
         """
         return (
             context is self.map.direct_ptimer
@@ -126,7 +127,7 @@ class ArchTimer(Showable):
 
     def should_fire(self, context: ArchTimerContext) -> bool:
         """Whether the output of a timer is high (timer_should_fire). The timer may be loaded or
-        not. For a loaded virtual timer, the result is the output of the PE's comparator."""
+        not. For a loaded direct virtual timer, the result is the output of the PE's comparator."""
         hw = self.hw
         if context is self._direct_vtimer and context.loaded and hw is not None:
             return output(hw.vtimer.ctl, hw.vtimer.cval, hw.virtual_count())
@@ -135,7 +136,8 @@ class ArchTimer(Showable):
         return timer_should_fire(ctl, cval, count)
 
     def compute_delta(self, context: ArchTimerContext) -> int:
-        """The ns until the timer condition is met, rounded up; 0 if the condition is met now."""
+        """The time in ns until the timer condition is met, rounded up; 0 if the condition is met
+        now."""
         return self._delta_to(context, self.ctl_cval(context)[1])
 
     def _delta_to(self, context: ArchTimerContext, count: int) -> int:
@@ -143,16 +145,16 @@ class ArchTimer(Showable):
         return self.vm_data.counter.ns_after(ticks) - self.clock.now if ticks > 0 else 0
 
     def is_pending(self) -> bool:
-        """Whether the output of a timer is high. A blocked vCPU must then wake up
+        """Whether the output of one or both timers is high. A blocked vCPU must then wake up
         (kvm_timer_is_pending)."""
         return any(self.should_fire(context) for context in self.cpu.contexts)
 
     # Lines and host timers -----------------------------------------------------------------------
 
     def update_irq(self, context: ArchTimerContext, level: bool) -> None:
-        """Inject the output level of a timer into the vGIC. A level that did not change is injected
-        too, because the vGIC itself can set the line of an interrupt that is mapped to a host
-        interrupt to low."""
+        """Inject the output level of a timer into the vGIC. A level that has not changed is
+        injected too, because the vGIC itself can set the line of an interrupt that is mapped to a
+        host interrupt to low."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
             # Only for an emulated timer: the PE's timer emits the event of a direct timer.
@@ -173,10 +175,13 @@ class ArchTimer(Showable):
             context.hrtimer.start(self.clock.now + self.compute_delta(context))
 
     def sync(self) -> None:
-        """Lower the output of an emulated timer if its condition ended because the count passed
-        2**64. EL2 calls this function at every exit, because no host timer is armed for the wrap of
-        the count. The host reports a guest as stuck if the guest waits and no event is due. A host
-        timer for the wrap would be such an event, so the host would never report this guest."""
+        """Lower the output of an emulated timer if its condition is not met any more, because the
+        count has passed 2**64. EL2 calls this function at every exit, because no host timer is
+        armed for this moment.
+
+        No host timer is armed because the host reports a guest as stuck only if the guest waits and
+        no event is due. With a host timer for this moment, an event would always be due.
+        """
         for context in self.emulated:
             if context.irq_level and not self.should_fire(context):
                 self.timer_emulate(context)
@@ -197,7 +202,8 @@ class ArchTimer(Showable):
             self._bg.start(self.clock.now + min(deltas))
 
     def _waits(self) -> list[tuple[ArchTimerContext, int]]:
-        """The timers that can fire, each with the ns until its timer condition is met."""
+        """The timers that can fire (enabled and not masked), each with the time in ns until its
+        condition is met."""
         return [
             (c, self.compute_delta(c))
             for c in self.cpu.contexts
@@ -205,12 +211,12 @@ class ArchTimer(Showable):
         ]
 
     def host_irq(self, intid: int) -> bool:
-        """Handle a timer PPI that the host has acknowledged. Returns whether the guest's PPI was
+        """Handle a timer PPI that the host has acknowledged. Return True if the guest's PPI was
         injected.
 
-        The physical interrupt stays active until the guest deactivates the guest's PPI, which is
-        mapped to the physical interrupt. If the timer's output is low by now, the guest gets no
-        interrupt to deactivate, so this handler deactivates the physical interrupt.
+        The physical PPI stays active until the guest deactivates the guest's PPI, which is mapped
+        to the physical PPI. If the timer's output is low already, the guest gets no interrupt to
+        deactivate. Therefore this handler deactivates the physical PPI itself.
         """
         context = self._of_host_ppi.get(intid)
         if context is None or not context.loaded:
@@ -227,8 +233,8 @@ class ArchTimer(Showable):
         return True
 
     def _wfit_delay(self) -> list[int]:
-        """The ns until the WFIT of a blocked vCPU times out (wfit_delay_ns), as a list with one
-        item. The list is empty if the vCPU does not wait in a WFIT."""
+        """The time in ns until the WFIT of a blocked vCPU times out (wfit_delay_ns), as a list with
+        one item. The list is empty if the vCPU does not wait in a WFIT."""
         return [] if self.wfit is None else [self._delta_to(self.cpu.vtimer, self.wfit)]
 
     def virtual_count(self) -> int:
@@ -236,14 +242,15 @@ class ArchTimer(Showable):
         return self.now(self.cpu.vtimer)
 
     def ns_of_virtual_count(self, count: int) -> int:
-        """The first time (ns) at which the virtual count is ``count`` or more; the present time if
-        the virtual count is that high already."""
+        """The first time (ns) at which the virtual count is ``count`` or more. The result is the
+        present time if the virtual count is ``count`` or more already."""
         return self.clock.now + self._delta_to(self.cpu.vtimer, count)
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The time (ns), later than now, of the next event of an event stream; None if no event
-        stream is enabled. ``cntkctl`` is the guest's CNTKCTL_EL1. While the vCPU is loaded, the
-        event stream that CNTHCTL_EL2 of the PE enables is included."""
+        """The time (ns) of the next event of an event stream, later than now; None if no event
+        stream is enabled. ``cntkctl`` is the guest's CNTKCTL_EL1, which controls the guest's event
+        stream. While the vCPU is loaded, the result also considers the event stream that
+        CNTHCTL_EL2 of the PE controls."""
         if self.hw is not None:
             return self.hw.next_event(cntkctl)
         ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
@@ -251,8 +258,8 @@ class ArchTimer(Showable):
 
     def event_since(self, cntkctl: int, ns: int) -> bool:
         """Whether an event stream had an event after the time ``ns``, up to and including now.
-        ``cntkctl`` is the guest's CNTKCTL_EL1. The present settings of the streams are used for the
-        whole time."""
+        ``cntkctl`` is the guest's CNTKCTL_EL1. The calculation assumes that the streams had their
+        present settings all the time since ``ns``."""
         counter = self.vm_data.counter
         elapsed = counter.count() - counter.count_at(ns) & MASK64
         streams = [(cntkctl, self.virtual_count())]
@@ -264,8 +271,8 @@ class ArchTimer(Showable):
         return any(edge is not None and edge <= elapsed for edge in edges)
 
     def next_rise(self) -> int | None:
-        """The time (ns) at which the next timer output that is low now goes high, whether or not
-        the vCPU is loaded; None if no output will go high."""
+        """The time (ns) of the next rising edge of a timer output that is low now; None if no
+        output will go high. The vCPU may be loaded or not."""
         deltas = [delta for _, delta in self._waits() if delta]
         return self.clock.now + min(deltas) if deltas else None
 
@@ -288,11 +295,11 @@ class ArchTimer(Showable):
     # Lifecycle -----------------------------------------------------------------------------------
 
     def enable(self) -> None:
-        """Prepare the timers at the vCPU's first run (kvm_timer_enable): check the PPIs, make them
-        unchangeable, and map the PPIs of the direct timers.
+        """Prepare the timers at the vCPU's first run (kvm_timer_enable): check the PPIs, forbid
+        later changes of the PPIs, and map the PPIs of the direct timers.
 
-        KvmError EINVAL if two timers share a PPI, EEXIST if another device already is the owner of
-        a PPI (kvm_vgic_set_owner).
+        KvmError EINVAL if two timers share a PPI, EEXIST if a PPI has another device as its owner
+        already (kvm_vgic_set_owner).
         """
         if self.cpu.enabled:
             return
@@ -310,24 +317,24 @@ class ArchTimer(Showable):
             raise KvmError("EINVAL", "two timers share a PPI")
 
     def repeat_levels(self) -> None:
-        """Inject the timer outputs that are high. The caller has already called `enable`. A rise of
-        an output before `enable` was not injected. If the vCPU is not loaded, no later event
-        injects this output."""
+        """Inject the timer outputs that are high. The caller has already called `enable`, and an
+        output that rose before `enable` was not injected. If the vCPU is not loaded, no later event
+        would inject this output."""
         for context in self.cpu.contexts:
             if context.irq_level:
                 self.update_irq(context, True)
 
     def _map(self, context: ArchTimerContext) -> None:
-        """Map a timer's PPI to the physical PPI (kvm_vgic_map_phys_irq). The vGIC reads the line
-        with `should_fire`, which is the get_input_level function of the interrupt."""
+        """Map a timer's PPI to the physical PPI (kvm_vgic_map_phys_irq). The vGIC reads the output
+        level of the timer by `should_fire`, the get_input_level function of the PPI."""
         host_intid = HOST_PPI[context.timer_id]
         self.vgic.map_phys_irq(
             self.vcpu_id, self._ppi(context), host_intid, partial(self.should_fire, context)
         )
 
     def vcpu_reset(self) -> None:
-        """Disable the timers, lower their outputs, and make the interrupts inactive that are mapped
-        to host interrupts (kvm_timer_vcpu_reset). CVAL does not change."""
+        """Disable the timers, lower their outputs, and make the PPIs of the direct timers inactive
+        (kvm_timer_vcpu_reset). CVAL does not change."""
         hw = self.hw
         self._save()
         for context in self.cpu.contexts:
@@ -402,9 +409,9 @@ class ArchTimer(Showable):
 
     @property
     def wakes_for(self) -> int | None:
-        """The INTID of the virtual timer, if the virtual timer is the only timer that can wake the
-        vCPU: the physical timer is disabled or masked, and the vCPU waits in no WFIT. Else None;
-        also None if the virtual timer is not loaded, or before `enable`."""
+        """The INTID of the virtual timer, if no other timer can wake the vCPU: the physical timer
+        is disabled or masked, and the vCPU does not wait in a WFIT. The result is None if another
+        timer can wake the vCPU, if the virtual timer is not loaded, or before `enable`."""
         vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
         if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
             return None
@@ -413,9 +420,9 @@ class ArchTimer(Showable):
         return self.vm_data.ppi[TimerId.VTIMER]
 
     def repeat_wakeups(self, times: int) -> None:
-        """Set the state that the timers have after the vCPU has blocked and woken ``times`` times.
-        Each time consists of `blocking`, the expiry of the background timer for the virtual timer,
-        and `vcpu_load`."""
+        """Set the state that the timers have after ``times`` repetitions of this sequence: the vCPU
+        blocks (`blocking`), the background timer expires for the virtual timer, and the vCPU is
+        loaded (`vcpu_load`)."""
         self.clock.skip(times)
         self.update_irq(self.cpu.vtimer, True)
         self.set_phys_active(HOST_PPI[TimerId.VTIMER], True)
@@ -431,8 +438,8 @@ class ArchTimer(Showable):
         before the timer runs on the PE (kvm_timer_vcpu_load_gic).
 
         The physical PPI must be active while the guest's interrupt is active *or* the output is
-        high. A high output reaches the guest by a list register; an inactive physical PPI would
-        cause an exit at once.
+        high. A high output reaches the guest by a list register. If the physical PPI were inactive
+        at a high output, the PPI would cause an exit at once.
         """
         self.update_irq(context, self.should_fire(context))
         active = context.irq_level
@@ -474,8 +481,8 @@ class ArchTimer(Showable):
 
     def _shift(self, context: ArchTimerContext) -> int:
         """The CVAL for the PE's physical timer on a PE without CNTPOFF_EL2. With this CVAL the PE's
-        timer fires at the time of the guest's timer. The value exceeds 64 bits if the PE's count
-        passes 2**64 before that time.
+        timer fires at the same time as the guest's timer would. The value exceeds 64 bits if the
+        PE's count passes 2**64 before that time.
 
         KVM adds the offset modulo 2**64, so in KVM a timer with a CVAL far in the future fires at
         once. This calculation is exact until the guest's count or the PE's count passes 2**64.
@@ -487,9 +494,9 @@ class ArchTimer(Showable):
     def _set_traps(self, hw: GenericTimer) -> None:
         """Write the traps of CNTP_* and CNTPCT_EL0.
 
-        VHE (timer_set_traps): both trap if the physical timer has an offset and the host has no
-        CNTPOFF_EL2, else neither traps. nVHE (__timer_enable_traps): CNTP_* always traps, and
-        CNTPCT_EL0 traps while the physical timer has an offset.
+        On a VHE host (timer_set_traps), CNTP_* and CNTPCT_EL0 trap if the physical timer has an
+        offset and the host has no CNTPOFF_EL2. On an nVHE host (__timer_enable_traps), CNTP_*
+        always traps, and CNTPCT_EL0 traps if the physical timer has an offset.
         """
         moved = self.cpu.ptimer.offset.value != 0
         if self.vm_data.vhe:
@@ -514,8 +521,8 @@ class ArchTimer(Showable):
                 context.hrtimer.cancel()
 
     def set_vcpu_offset(self, timer_id: TimerId, offset: int | None) -> None:
-        """Set the vCPU's own offset of a timer, in ticks; None removes it. The own offset is added
-        to the VM's offset."""
+        """Set the vCPU's own offset of a timer, in ticks. If ``offset`` is None, remove the own
+        offset. The own offset is added to the VM's offset."""
         self.offset_moves()
         self.context(timer_id).offset.vcpu_offset = None if offset is None else offset & MASK64
         self.offset_changed()
@@ -543,8 +550,8 @@ class ArchTimer(Showable):
         return self.cpu.vtimer if timer_id is TimerId.VTIMER else self.cpu.ptimer
 
     def set_ctl_cval(self, context: ArchTimerContext, ctl: int, cval: int) -> None:
-        """Write CTL and CVAL of a timer. If the timer is loaded, it is saved before the write and
-        restored after it."""
+        """Write CTL and CVAL of a timer. If the timer is loaded on a PE, it is saved from the PE
+        before the write, and restored to the PE after the write."""
         was_loaded = context.loaded
         if was_loaded:
             self._save()
@@ -586,9 +593,9 @@ class ArchTimer(Showable):
         return [row._asdict() for row in self.shown()]
 
     def _owner(self, context: ArchTimerContext) -> str:
-        """What makes the timer fire: "comparator" (the PE's timer), "hrtimer" (the host timer of an
-        emulated timer), or "bg_timer" (the background timer of a blocked vCPU). "nobody" if the
-        timer will not fire."""
+        """The part that makes the timer fire: "comparator" (the PE's timer), "hrtimer" (the host
+        timer of an emulated timer), or "bg_timer" (the background timer of a blocked vCPU). The
+        result is "nobody" if the timer will not fire."""
         if context.loaded:
             return "comparator"
         if context.hrtimer is not None and context.hrtimer.active:
@@ -597,8 +604,8 @@ class ArchTimer(Showable):
         return "bg_timer" if waits else "nobody"
 
     def tables(self) -> Sequence[Table | str]:
-        """A table of both timers for people, with counts in hexadecimal. If the background timer is
-        armed, a line with its expiry (ns) follows."""
+        """A table of both timers for display, with counts in hexadecimal. If the background timer
+        is armed, the next item is a line with its expiry in ns."""
         hexed = ("cval", "now", "offset", "vm_offset", "vcpu_offset")
         rows = [
             {k: f"{v:#x}" if k in hexed and isinstance(v, int) else v for k, v in row.items()}
@@ -613,8 +620,9 @@ class ArchTimer(Showable):
         ]
 
     def state(self) -> dict[str, object]:
-        """The guest's view of both timers, whether or not they are loaded. The state of the clock
-        has the host timers that are armed."""
+        """CTL, CVAL, output level and own offset of both timers, loaded or not, as the guest sees
+        them. The host timers that are armed are not in the result, because the state of the clock
+        has them."""
         timers = {}
         for context in self.cpu.contexts:
             ctl, cval = self.ctl_cval(context)

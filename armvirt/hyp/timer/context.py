@@ -1,6 +1,6 @@
 """The data of the virtualized timers: timer ids, contexts, offsets, and the map of direct and
-emulated timers; and the decisions that change no state (include/kvm/arm_arch_timer.h,
-arch/arm64/kvm/arch_timer.c).
+emulated timers. Also the functions that compute whether a timer can fire, without a change of state
+(include/kvm/arm_arch_timer.h, arch/arm64/kvm/arch_timer.c).
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """
@@ -24,8 +24,8 @@ STATE_VERSION = 1
 
 
 class TimerId(IntEnum):
-    """KVM's timer ids. HVTIMER and HPTIMER are for nested virtualization, which is not emulated:
-    they only have a PPI number."""
+    """KVM's timer ids. HVTIMER and HPTIMER are for nested virtualization, which armvirt does not
+    emulate. These two timers only have a PPI number."""
 
     PTIMER = 0
     VTIMER = 1
@@ -35,7 +35,9 @@ class TimerId(IntEnum):
 
 class TimerRow(NamedTuple):
     """The present state of one timer of a vCPU, for tables and for the diagnosis. ``fires_in_ns``
-    is 0 while the timer condition is met, None while the timer is disabled or masked."""
+    is 0 while the timer condition is met, and None while the timer is disabled or masked. ``map``
+    is "direct" or "emulated". ``owner`` names what makes the timer fire: "comparator", "hrtimer",
+    "bg_timer" or "nobody"."""
 
     timer: str
     ppi: int
@@ -116,9 +118,9 @@ class ArchTimerVmData:
     """The timer data that all vCPUs of a VM share: the PPIs, and the offsets (ticks that are
     subtracted from the physical count).
 
-    ``virtual_start`` is the virtual count at creation (0 in KVM). ``vhe`` is True for a VHE host,
-    where both timers are direct, and False for an nVHE host. ``cntpoff`` is True for a VHE host
-    with FEAT_ECV_POFF.
+    ``virtual_start`` is the virtual count in ticks when the VM is created (0 in KVM). ``vhe`` is
+    True for a VHE host, where both timers are direct, and False for an nVHE host. ``cntpoff`` is
+    True for a VHE host with FEAT_ECV_POFF.
     """
 
     SAVED = ("voffset", "poffset", "counter_offset_set")
@@ -141,7 +143,7 @@ class ArchTimerVmData:
         self._timers: list[OffsetUser] = []
 
     def attach(self, timer: OffsetUser) -> None:
-        """Add the timers of a vCPU to the timers that are updated when an offset changes."""
+        """Register the timers of a vCPU. A change of an offset updates all registered timers."""
         self._timers.append(timer)
 
     def set_counter_offset(self, offset: int) -> None:
@@ -151,8 +153,8 @@ class ArchTimerVmData:
         self._move(offset & MASK64, offset & MASK64)
 
     def set_count(self, timer_id: TimerId, count: int) -> None:
-        """Set an offset of the VM so that a counter reads ``count`` now (KVM_SET_ONE_REG of CNT).
-        No effect after KVM_ARM_SET_COUNTER_OFFSET."""
+        """Set the VM's offset of a timer so that its counter reads ``count`` (ticks) now
+        (KVM_SET_ONE_REG of CNT). The call has no effect after KVM_ARM_SET_COUNTER_OFFSET."""
         if self.counter_offset_set:
             return
         offset = self.counter.count() - count & MASK64
@@ -183,8 +185,8 @@ class ArchTimerVmData:
         return self.voffset if timer_id is TimerId.VTIMER else self.poffset
 
     def _move(self, voffset: int, poffset: int) -> None:
-        """Change the offsets. All timers are saved from the PEs before the change, and updated
-        after it."""
+        """Change both offsets. Before the change, all timers are saved from the PEs; after the
+        change, all timers are updated."""
         for timer in self._timers:
             timer.offset_moves()
         self.voffset, self.poffset = voffset, poffset
@@ -192,7 +194,7 @@ class ArchTimerVmData:
             timer.offset_changed()
 
     def reset(self) -> None:
-        """Do nothing: offsets and PPIs belong to the VM, and a vCPU reset keeps them."""
+        """Do nothing, because offsets and PPIs belong to the VM, and a vCPU reset keeps them."""
 
     def state(self) -> dict[str, object]:
         return {
@@ -213,10 +215,11 @@ class ArchTimerVmData:
 
 
 class ArchTimerOffset:
-    """The offset of one timer of a vCPU: the VM's offset, plus the vCPU's own offset if one is set.
+    """The offset of one timer of a vCPU in ticks: the VM's offset, plus the vCPU's own offset if
+    one is set.
 
-    ``vcpu_offset`` is the vCPU's own offset, None if the vCPU has no own offset. ``vcpu_offset``
-    stands for the CNTVOFF_EL2 or CNTPOFF_EL2 that a guest hypervisor would write for its guest.
+    ``vcpu_offset`` is the vCPU's own offset, None if the vCPU has no own offset. It corresponds to
+    the CNTVOFF_EL2 or CNTPOFF_EL2 that a guest hypervisor would write for its guest.
     `ArchTimer.set_vcpu_offset` changes ``vcpu_offset``.
     """
 
@@ -241,9 +244,9 @@ class ArchTimerOffset:
 class ArchTimerContext:
     """One timer of one vCPU.
 
-    ``ctl`` and ``cval`` are the guest's values while the context is not ``loaded``. While the
-    context is ``loaded``, the PE's timer has the guest's values. ``irq_level`` is the output level
-    that was last injected into the vGIC.
+    While ``loaded`` is False, ``ctl`` and ``cval`` are the guest's values. While ``loaded`` is
+    True, the PE's timer has the guest's values. ``irq_level`` is the output level that was last
+    injected into the vGIC.
     """
 
     __slots__ = ("ctl", "cval", "hrtimer", "irq_level", "loaded", "name", "offset", "timer_id")
@@ -289,8 +292,8 @@ class TimerMap(NamedTuple):
 
 
 def get_timer_map(cpu: ArchTimerCpu, vhe: bool = False) -> TimerMap:
-    """The map on a VHE host, where both timers are direct, or on an nVHE host, where the physical
-    timer is emulated."""
+    """Return which timers are direct and which are emulated. On a VHE host both timers are direct.
+    On an nVHE host the virtual timer is direct and the physical timer is emulated."""
     if vhe:
         return TimerMap(
             direct_vtimer=cpu.vtimer, direct_ptimer=cpu.ptimer, emul_vtimer=None, emul_ptimer=None

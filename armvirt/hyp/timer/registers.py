@@ -1,5 +1,5 @@
-"""The registers of a vCPU's timers: trapped accesses of the guest, and KVM_GET_ONE_REG,
-KVM_SET_ONE_REG and KVM_ARM_VCPU_TIMER_CTRL of user space (arch/arm64/kvm/arch_timer.c).
+"""The registers of a vCPU's timers. The guest accesses them by traps. User space accesses them by
+KVM_GET_ONE_REG, KVM_SET_ONE_REG and KVM_ARM_VCPU_TIMER_CTRL (arch/arm64/kvm/arch_timer.c).
 
 Counts, CVALs and TVALs are ticks; counts and CVALs are modulo 2**64.
 """
@@ -62,8 +62,9 @@ TIMER_ATTRIBUTES = {0: TimerId.VTIMER, 1: TimerId.PTIMER, 2: TimerId.HVTIMER, 3:
 
 
 def ctl_with_status(ctl: int, cval: int, now: int) -> int:
-    """CTL with ISTATUS, as KVM computes a read of CTL. ISTATUS is 1 while the timer condition is
-    met, even if ENABLE is 0; in the architecture ISTATUS is UNKNOWN while ENABLE is 0."""
+    """Return the value that KVM returns for a read of CTL: ``ctl`` with ISTATUS. ISTATUS is 1 while
+    the timer condition is met, even if ENABLE is 0. (In the architecture, ISTATUS is UNKNOWN while
+    ENABLE is 0.)"""
     return ctl | (CTL_ISTATUS if cval <= now else 0)
 
 
@@ -99,7 +100,7 @@ def _write(
 
 def trap(timer: ArchTimer, encoding: int, is_write: bool, value: int = 0) -> int:
     """Handle a trapped access of the guest to a timer register (kvm_arm_timer_{read,write}_sysreg).
-    Returns the value of a read, 0 for a write.
+    Return the value of a read, or 0 for a write.
 
     KeyError if the access is UNDEFINED for the guest: the encoding is not a timer register, or the
     guest writes a counter.
@@ -146,7 +147,7 @@ def set_attr(timer: ArchTimer, attr: int, value: int | None, in_kernel: bool) ->
     """Set the PPI of a timer for all vCPUs (KVM_ARM_VCPU_TIMER_CTRL). ``in_kernel`` is True if the
     VM has a vGIC. ``value`` is None if the address that user space passed cannot be read.
 
-    KvmError, checked in this order (kvm_arm_timer_set_attr): EINVAL without a vGIC, EFAULT for
+    KvmError in this order (kvm_arm_timer_set_attr): EINVAL without a vGIC, EFAULT if ``value`` is
     None, EINVAL for an INTID that is not a PPI, EBUSY after the first run, ENXIO for an unknown
     attribute.
     """
@@ -160,12 +161,13 @@ def set_attr(timer: ArchTimer, attr: int, value: int | None, in_kernel: bool) ->
 
 
 def get_attr(timer: ArchTimer, attr: int) -> int:
-    """The PPI of a timer. KvmError ENXIO for an unknown attribute."""
+    """The PPI of a timer (KVM_ARM_VCPU_TIMER_CTRL). KvmError ENXIO for an unknown attribute."""
     return timer.vm_data.ppi[_timer_of(attr)]
 
 
 def has_attr(attr: int) -> None:
-    """Check an attribute for KVM_HAS_DEVICE_ATTR. KvmError ENXIO for an unknown attribute."""
+    """Check that the attribute ``attr`` exists (KVM_HAS_DEVICE_ATTR). KvmError ENXIO for an unknown
+    attribute."""
     _timer_of(attr)
 
 

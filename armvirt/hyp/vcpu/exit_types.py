@@ -25,8 +25,8 @@ class MmioExit:
         self.abort = False
 
     def take(self, answer: MmioExit) -> None:
-        """Copy the VMM's answer from ``answer``. ``answer`` is the exit object of the first trap of
-        the instruction; this object is the exit of the second trap for the same access."""
+        """Copy the VMM's answer from ``answer``, an exit that the VMM has answered. The instruction
+        has trapped again, and this object is the new exit for the same access."""
         self.phys_addr, self.size, self.is_write = answer.phys_addr, answer.size, answer.is_write
         self.data, self.abort = answer.data, answer.abort
 
@@ -62,8 +62,8 @@ class SemihostingExit:
         self.retry_at: int | None = None
 
     def take(self, answer: SemihostingExit) -> None:
-        """Copy the VMM's answer from ``answer``. ``answer`` is the exit object of the first trap of
-        the HLT; this object is the exit of the second trap for the same call."""
+        """Copy the VMM's answer from ``answer``, an exit that the VMM has answered. The HLT has
+        trapped again, and this object is the new exit for the same call."""
         self.operation, self.parameter = answer.operation, answer.parameter
         self.result, self.retry_at = answer.result, answer.retry_at
 

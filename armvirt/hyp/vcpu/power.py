@@ -73,7 +73,9 @@ class PowerState(VcpuPart):
         SUSPENDED."""
         vcpu = self._vcpu
         asleep = self.power is Power.BLOCKED and vcpu.timer.hw is None and not self._wait.active
-        return asleep and vcpu.host.clock.armed(self._owner) is None  # armed: waits for input
+        return (
+            asleep and vcpu.host.clock.armed(self._owner) is None
+        )  # if armed, the vCPU waits for console input
 
     # -- MP state --
 
