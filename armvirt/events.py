@@ -133,11 +133,12 @@ class ItsCommand(NamedTuple):
     """An ITS executes a command from its queue. ``op`` is the name of the command, or the opcode if
     the command is unknown. A field that the command does not have is -1.
 
-    ``intid`` is the INTID to which the event is mapped; for DISCARD, to which the event was mapped
-    before the command. ``icid`` is the collection. ``target`` is the processor of MAPC and MOVALL.
-    ``valid`` is the V bit of MAPD and MAPC. ``error`` is 0 if the ITS executed the command.
-    Otherwise the ITS skipped the command, and ``error`` is the reason: an error code of IHI 0069
-    5.3, or a negative errno (-16 if the ITS is disabled, or LPIs are disabled on the target).
+    ``event`` is the EventID. ``intid`` is the INTID to which the EventID is mapped; for DISCARD, to
+    which the EventID was mapped before the command. ``icid`` is the collection. ``target`` is the
+    processor of MAPC and MOVALL. ``valid`` is the V bit of MAPD and MAPC. ``error`` is 0 if the ITS
+    executed the command. Otherwise the ITS skipped the command, and ``error`` is the reason: an
+    error code of IHI 0069 5.3, or a negative errno (-16 if the ITS is disabled, or LPIs are
+    disabled on the target).
     """
 
     op: str
@@ -181,8 +182,8 @@ class Console(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The vCPU ``target`` is loaded or put, or its power state changes. ``what`` is load, put, off,
-    runnable or blocked."""
+    """The vCPU ``target`` is loaded on a physical CPU or put, or its power state changes. ``what``
+    is load, put, off, runnable or blocked."""
 
     target: int
     what: str

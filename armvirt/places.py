@@ -41,7 +41,7 @@ _CLONE = re.compile(r"\.(constprop|isra|lto_priv|llvm)\.\d+")
 
 class Place(NamedTuple):
     """A point at which a guest is stopped: ``ns`` is a guest time in ns, and ``pc`` is the text of
-    an address or a name. One of both is None."""
+    an address or a name. One of these two fields is None."""
 
     ns: int | None = None
     pc: str | None = None
@@ -56,10 +56,10 @@ class Arrival(NamedTuple):
 
 
 class Marks(NamedTuple):
-    """The addresses at which the guest stops. A kernel may later execute at an unknown offset from
-    its link-time addresses. Then ``moves_to`` is the range of addresses in which the kernel will
-    execute, and `learn` finds the offset when a vCPU is in this range. If the offset is known,
-    ``moves_to`` is None."""
+    """The addresses at which the guest stops. A kernel that has enabled its MMU may execute at an
+    unknown offset from its link-time addresses (KASLR). Then ``moves_to`` is the range of addresses
+    in which the kernel will execute, and `learn` finds the offset when a vCPU is in this range. If
+    the offset is known, ``moves_to`` is None."""
 
     addresses: tuple[int, ...]
     moves_to: range | None = None

@@ -80,8 +80,8 @@ _HEX = re.compile("x([0-9a-fA-F]{2})")
 
 
 def load(path: str | Path) -> Script:
-    """Load the script in a file. UserError if the file cannot be read, or if a line of it is not a
-    step."""
+    """Load the script in a file. UserError if the file cannot be read, or if a line in the file is
+    not a step."""
     return parse(read_text(path, "console script", MAX_FILE), str(path))
 
 

@@ -32,8 +32,8 @@ LEAST_RAM, MOST_RAM = min(at.RAM_MIN for at in _MAPS), max(at.RAM_MAX for at in 
 
 
 def text(value: str) -> str:
-    """Return ``value``, which becomes a string in the device tree. UserError if it contains a NUL
-    character."""
+    """Return ``value``, which becomes a string in the device tree. UserError if ``value`` contains
+    a NUL character."""
     if "\0" in value:
         raise UserError("a NUL character would end the text; leave it out")
     return value
@@ -94,8 +94,8 @@ def cpu_features(value: str) -> tuple[str, ...]:
 
 
 def quantum(value: str) -> int:
-    """Parse the time slice of a CPU, and return the time slice in ns. UserError if it is too
-    short."""
+    """Parse the time slice of a CPU, and return the time slice in ns. UserError for a time slice
+    that is too short."""
     from armvirt.hyp.kvm import MIN_QUANTUM_NS
 
     ns = units.parse_time(value)

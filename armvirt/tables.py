@@ -183,9 +183,9 @@ def table_of(
     title: str, rows: Iterable[Mapping[str, object]], columns: Sequence[str] = (), optional: Iterable[str] = (),
     headings: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:  # fmt: skip
-    """Make a table from rows of plain data. ``columns`` are the keys of the columns to show; if it
-    is empty, all keys of the first row are shown. A column in ``optional`` is left out if it is
-    empty. ``headings`` has shorter names of columns for display."""
+    """Make a table from rows of plain data. ``columns`` are the keys of the columns to show; if
+    ``columns`` is empty, all keys of the first row are shown. A column in ``optional`` is left out
+    if all its cells are empty. ``headings`` has shorter names of columns for display."""
     rows = list(rows)
     names = tuple(columns) or tuple(rows[0] if rows else ())
     empty = {name for name in optional if not any(cell(row.get(name)) for row in rows)}

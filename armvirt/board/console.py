@@ -206,7 +206,7 @@ class Console:
     @property
     def closed(self) -> bool:
         """True if no more input can come: the guest has read all input, the script is finished, and
-        no user types."""
+        the console is not interactive, so no user can type."""
         return not (self.interactive or self._input or self._fed or self._steps)
 
     @property

@@ -81,12 +81,12 @@ class Exit(NamedTuple):
 
 class Wait(NamedTuple):
     """The result of a semihosting call that reads from the console while there is no input. The
-    board has to make the same call again when there may be input."""
+    board has to let the guest execute the same HLT again when there may be input."""
 
 
 class Again(NamedTuple):
     """The result of a semihosting call that has written only a part of its output. The board has to
-    make the same call again at once."""
+    let the guest execute the same HLT again at once."""
 
 
 Outcome = int | Exit | Wait | Again

@@ -58,7 +58,8 @@ class Machine:
     guest uses both timers without traps. The guest cannot observe this. ``cpu_features`` adds
     features that the CPU model does not have: "ecv", "wfxt", separated by commas. If ``skip`` is
     True, iterations of loops that only poll are not executed, but their instructions are counted.
-    The guest cannot observe this (docs/engine.md). With ``pace`` all iterations are executed.
+    The guest cannot observe this (docs/engine.md). With ``pace``, idle guest time passes at the
+    speed of the wall clock, and all iterations are executed.
 
     ``rtc_base`` is the date at virtual time 0, in seconds since 1970; None is 2024-01-01, midnight
     UTC. The RTC, the PTP hypercall and semihosting return this date plus virtual time. All random

@@ -1,10 +1,11 @@
 """Migration of a machine to another host while its guest runs, through the KVM API.
 
-The saved state is the state that a VMM can read by the KVM API: the one-regs (also those of the
-whole VM, the PSCI version and the service bitmaps); the MP state, the events and the address of the
-stolen time of each vCPU; the attributes of the interrupt controller; memory. The devices of the
-board belong to the VMM, so their state is saved, too. The physical counter of the destination host
-has another value. The restore sets CNTVOFF and CNTPOFF so that the guest's counters continue.
+The saved state is the state that a VMM can read by the KVM API. For each vCPU, this is the
+one-regs, the MP state, the events and the address of the stolen time. The one-regs include the PSCI
+version and the bitmaps of the hypercall services, which belong to the whole VM. The attributes of
+the interrupt controller and memory are saved, too, and also the state of the board's devices, which
+belong to the VMM. The physical counter of the destination host has another value. The restore sets
+CNTVOFF and CNTPOFF so that the guest's counters continue.
 
 The snapshot also has the state that no call of KVM saves and that KVM loses (`InFlight`), so that a
 correct guest ends at the same instruction as without a migration. The snapshot also has the virtual
@@ -323,8 +324,8 @@ def go_on(
 def finish(
     machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None
 ) -> Ending:
-    """Run a machine to its end. Return the result, and the guest's virtual count at the end.
-    LimitError if the limit of host time ends the run."""
+    """Run a machine to its end. Return the result, and the guest's virtual count at the end in
+    ticks. LimitError if the limit of host time ends the run."""
     result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
     _check_time(machine, result)
     return Ending(

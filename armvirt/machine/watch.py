@@ -1,5 +1,5 @@
-"""Requests to end the work of the program. A limit of host time and a signal make such a request in
-a `Watch`, which every long operation checks.
+"""Ends the work of the program when a limit of host time passes or a signal arrives. Both are in a
+`Watch`, which every long operation checks.
 
 A run stops only at a point where the stop does not change the result of the run. So during a run, a
 signal handler only stores a request. The loop of the host and the engines check for a request every
@@ -20,12 +20,12 @@ REPORT_S = 0.25  # seconds after the limit of host time, for the digest of a run
 
 
 class Watch:
-    """Decides when the work has to end. ``seconds`` is the limit of host time (None if there is no
-    limit), of which ``spent`` seconds have passed already.
+    """Decides when the work has to end. ``seconds`` is the limit of host time; None if there is no
+    limit. ``spent`` seconds of the limit have passed already.
 
-    Signal handlers call `request`. No exception may interrupt a ``with watch:`` block. During this
-    block, a request is stored and `requested` is True. The exception is raised at the end of the
-    block.
+    Signal handlers call `request`. No exception may interrupt a ``with watch:`` block. If a signal
+    arrives in such a block, the request is stored, and `requested` becomes True. The exception is
+    raised at the end of the block.
     """
 
     def __init__(self, seconds: float | None = None, spent: float = 0.0) -> None:
@@ -43,7 +43,7 @@ class Watch:
         )
 
     def limit(self, seconds: float, spent: float = 0.0) -> None:
-        """Set the limit of host time to ``seconds``, of which ``spent`` seconds have passed
+        """Set the limit of host time to ``seconds``. ``spent`` seconds of the limit have passed
         already."""
         self.seconds, self.deadline = seconds, monotonic() + seconds - spent
 

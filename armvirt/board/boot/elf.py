@@ -229,8 +229,9 @@ def _check_segments(source: Input, programs: list[ProgramHeader], ram: Ram) -> N
 
 
 def _entry(path: str, entry: int, programs: list[ProgramHeader]) -> int:
-    """The physical address of the entry point. The entry point in the file is a virtual or a
-    physical address."""
+    """Return the physical address of the entry point. ``entry`` is the address of the entry point
+    in the file, which may be a virtual or a physical address. ImageError if the entry point is in
+    no segment."""
     for program in programs:
         if program.vaddr <= entry < program.vaddr + program.memsz:
             return _aligned(path, entry - program.vaddr + program.paddr)

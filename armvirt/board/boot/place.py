@@ -1,10 +1,10 @@
 """Chooses the addresses of the device tree and the initrd.
 
 The preferred addresses are those of QEMU (hw/arm/boot.c). The initrd is far above the image, at RAM
-base + min(half of RAM, 128 MiB). The device tree is in the 2 MiB block after the initrd. For an ELF
-guest or firmware, the device tree is at RAM base, where such guests expect the device tree. If the
-preferred address is not free, the next higher free address is used. If no higher address is free,
-the lowest free address of RAM is used.
+base + min(half of RAM, 128 MiB). For an Image or a flat binary, the device tree is in the 2 MiB
+block after the initrd. For an ELF guest or firmware, the device tree is at RAM base, where such
+guests expect the device tree. If the preferred address is not free, the next higher free address is
+used. If no higher address is free, the lowest free address of RAM is used.
 """
 
 from __future__ import annotations

@@ -145,9 +145,10 @@ class _Piped:
 
 class _Table:
     """The symbols in the order of their addresses. If several symbols have the same address, the
-    table keeps the one of highest priority: a function before an object, an object before a label;
-    of the same type, a global symbol before a local symbol; else the first symbol in the file.
-    ``keys`` have the format that `_ranked` describes."""
+    table keeps only one: a function rather than an object, and an object rather than a label. Among
+    symbols of the same type, the table keeps a global symbol rather than a local or weak symbol,
+    and otherwise the first symbol in the file. ``keys`` have the format that `_ranked`
+    describes."""
 
     def __init__(self, keys: list[int], raw: bytes, names: bytes, bias: int) -> None:
         keys.sort()

@@ -89,8 +89,8 @@ _LEVELS = (2, 4, 8, 12, 14, 8, 8, 8)
 class Pl011(RegisterDevice):
     """One UART.
 
-    ``transmit`` is called with each byte that the guest sends. When the FIFO has free space,
-    ``receive`` is called. It returns the next byte of input, or None if there is no input. The
+    ``transmit`` is called with each byte that the guest sends. ``receive`` is called when the FIFO
+    has free space. ``receive`` returns the next byte of input, or None if there is no input. The
     board has to call ``poll_input`` when there may be new input.
     """
 

@@ -27,7 +27,8 @@ def checked(blob: bytes) -> bytes:
 
 
 def load_user_tree(path: str | Path) -> Tree:
-    """Read the device tree in a .dtb file. ImageError if the file is not a device tree."""
+    """Read the device tree in a .dtb file. ImageError if the file is not a device tree, or is
+    larger than the boot protocol allows."""
     with Input(path, "device tree", fdt.MAX_SIZE) as source:
         if source.size > fdt.MAX_SIZE:
             raise ImageError(
