@@ -70,8 +70,9 @@ def redistributors(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
 
 
 def interfaces(dist: Distributor, cpus: Iterable[VgicCpu]) -> list[Row]:
-    """The CPU interfaces, one row per vCPU: priority mask, effective binary points, modes, group
-    enables. These fields are in ICH_VMCR_EL2."""
+    """The CPU interfaces, one row per vCPU. A row has the fields of ICH_VMCR_EL2 (priority mask,
+    effective binary points, modes, group enables), the running priority, the highest pending
+    interrupt and the active-priority registers."""
     return [_interface(dist, cpu) for cpu in cpus]
 
 

@@ -39,9 +39,9 @@ def list_register(dist: Distributor, irq: VgicIrq) -> int:
 
 
 def line(irq: VgicIrq) -> bool:
-    """The input of a level-sensitive interrupt. The line of an interrupt that is mapped to a host
-    interrupt is read again, because ``line_level`` is not current while a list register holds the
-    interrupt."""
+    """The input of a level-sensitive interrupt. If the interrupt is mapped to a host interrupt, its
+    line is read again, because ``line_level`` is not up to date while the interrupt is in a list
+    register."""
     if irq.hw and irq.get_input_level is not None:
         return irq.get_input_level()
     return irq.line_level
@@ -103,8 +103,8 @@ def running_priority(cpu: VgicCpu) -> int:
 
 def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
     """The interrupt that a vCPU handles at its running priority. The result is None at the idle
-    priority. The result is also None if the interrupt is unknown: an LPI has no active state, and
-    software can write the active-priority registers."""
+    priority. The result is also None if the interrupt is an LPI, which has no active state, or if
+    software has written the active-priority registers."""
     level = running_priority(cpu)
     if level == IDLE_PRIORITY:
         return None

@@ -1,9 +1,9 @@
 """Detect vCPUs that run without progress, and guests that are stuck.
 
 A vCPU makes no progress ("stands still") in a branch to itself, or while its exception vectors
-fault again and again. An interrupt can end the branch loop; another vCPU can repair the vectors.
-The guest is stuck if every runnable vCPU stands still, or if no vCPU is runnable, and if no event
-is due that can wake or interrupt a vCPU.
+fault again and again. An interrupt can end the branch loop. Another vCPU can repair the vectors.
+The guest is stuck if two conditions are true. First, no runnable vCPU makes progress, or no vCPU is
+runnable. Second, no event is due that can wake or interrupt a vCPU.
 """
 
 from __future__ import annotations

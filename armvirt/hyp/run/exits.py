@@ -1,6 +1,7 @@
-"""The exit handlers, in a table by ESR_EL2.EC with a default entry (arch/arm64/kvm/handle_exit.c).
+"""The exit handlers. A table has the handler for each value of ESR_EL2.EC; a default handler is for
+all other values (arch/arm64/kvm/handle_exit.c).
 
-A handler gets the vCPU and the exit, and returns the `Action` for the PE.
+A handler gets the vCPU and the exit, and returns the `Action` that the PE takes next.
 """
 
 from __future__ import annotations

@@ -150,8 +150,8 @@ class RunLoop:
 
     def host_interrupts(self, pe: Pe) -> None:
         """Handle the pending physical interrupts of the PE, like the interrupt handlers of a host
-        kernel. A direct timer is a timer whose registers the guest accesses without traps. The PPI
-        of a direct timer stays active until the guest deactivates the timer's virtual interrupt."""
+        kernel. A direct timer is a timer of the vCPU that uses a timer of the PE. The PPI of a
+        direct timer stays active until the guest deactivates the timer's virtual interrupt."""
         vcpu, gic = self.vcpu, pe.gic
         while gic.deliverable(pe.index):
             intid = gic.acknowledge(pe.index)

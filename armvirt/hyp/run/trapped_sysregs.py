@@ -1,4 +1,5 @@
-"""The trapped system registers, in a table by encoding (EC 0x18; arch/arm64/kvm/sys_regs.c)."""
+"""The handlers of the trapped system registers (ESR_EL2.EC 0x18), in a table whose key is the
+encoding of the register (arch/arm64/kvm/sys_regs.c)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 * ``registers``: accesses by the guest and by user space.
 * ``arch_timer``: load and put, output levels, host timers and the background timer.
-* ``context``: the data, the offsets, and the decisions that change no state.
+* ``context``: the data and the offsets, and whether a timer can fire.
 
 A module imports only modules that stand below it in this list.
 """

@@ -1,11 +1,11 @@
 """The virtualized Generic Timer (arch/arm64/kvm/arch_timer.c).
 
 A *direct* timer uses a timer of the PE. While the vCPU is loaded, the PE's timer has the guest's
-CTL and CVAL, and the offset. The PE's timer raises a physical PPI of the host; the host then
+CTL and CVAL, and the offset. The PE's timer raises a physical PPI of the host. The host then
 injects the guest's PPI, which is mapped to the physical PPI. An *emulated* timer uses no timer of
-the PE: each access to its registers traps to EL2, and a host timer expires when the timer condition
-is met. On an nVHE host the virtual timer is direct and the physical timer is emulated. A VHE host
-uses the EL2 timers for itself, so both EL1 timers are direct.
+the PE: each access to its CTL, CVAL and TVAL traps to EL2, and a host timer expires when the timer
+condition is met. On an nVHE host the virtual timer is direct and the physical timer is emulated. A
+VHE host uses the EL2 timers for itself, so both EL1 timers are direct.
 
 Counts and CVALs are ticks modulo 2**64; times are ns of virtual time.
 """

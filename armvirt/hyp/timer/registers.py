@@ -1,5 +1,6 @@
-"""The registers of a vCPU's timers. The guest accesses them by traps. User space accesses them by
-KVM_GET_ONE_REG, KVM_SET_ONE_REG and KVM_ARM_VCPU_TIMER_CTRL (arch/arm64/kvm/arch_timer.c).
+"""Accesses to the registers of a vCPU's timers: the accesses of the guest that trap, and the
+accesses of user space by KVM_GET_ONE_REG, KVM_SET_ONE_REG and KVM_ARM_VCPU_TIMER_CTRL
+(arch/arm64/kvm/arch_timer.c).
 
 Counts, CVALs and TVALs are ticks; counts and CVALs are modulo 2**64.
 """

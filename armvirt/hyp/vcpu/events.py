@@ -87,8 +87,8 @@ class VcpuEvents(NamedTuple):
 
 def set_events(vcpu: VcpuCore, events: VcpuEvents) -> None:
     """Make an SError pending, and inject an external abort for the access of the last exit.
-    ``events`` says which of the two the VMM requests. Raise the KvmError EINVAL of
-    `Vcpu.set_vcpu_events`."""
+    ``events`` says which of the two the VMM requests. KvmError EINVAL in the cases that
+    `Vcpu.set_vcpu_events` lists."""
     exit = vcpu.vmm.abortable
     if events.serror_pending and events.serror_has_esr:
         raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")

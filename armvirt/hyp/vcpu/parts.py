@@ -87,11 +87,12 @@ Part = TypeVar("Part", bound=VcpuPart)
 
 
 class VcpuParts:
-    """The parts of one vCPU, in the order in which they were added. A method calls the method of
-    the same name of each part in this order; vcpu_put and `detach` use the reverse order.
+    """The parts of one vCPU, in the order in which they were added. `reset`, `attach`, `detach`,
+    `state` and `load` call the method of the same name of each part in this order, but `detach`
+    uses the reverse order.
 
-    ``loads`` and ``puts`` are the methods `vcpu_load` and `vcpu_put` of the parts that override
-    them, in the order of the calls.
+    ``loads`` has the methods `vcpu_load` of the parts in this order. ``puts`` has the methods
+    `vcpu_put` in the reverse order. A part that does not override the method is left out.
     """
 
     __slots__ = ("_attaches", "_detaches", "_groups", "_resets", "_saved", "loads", "puts")

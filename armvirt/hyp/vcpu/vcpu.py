@@ -352,14 +352,15 @@ class Vcpu:
     # -- registers --
 
     def get_one_reg(self, register: int) -> int:
-        """KVM_GET_ONE_REG by id (uapi/asm/kvm.h). KvmError ENOENT for an unknown id, ENOEXEC before
-        `init`."""
+        """KVM_GET_ONE_REG: read the register with the id ``register`` (uapi/asm/kvm.h). KvmError
+        ENOENT for an unknown id, ENOEXEC before `init`."""
         self.check_initialized()
         return onereg.get(self, register)
 
     def set_one_reg(self, register: int, value: int) -> None:
-        """KVM_SET_ONE_REG. KvmError ENOENT for an unknown id, EINVAL for an invalid value, EBUSY
-        for a register that cannot change after a vCPU has run, ENOEXEC before `init`."""
+        """KVM_SET_ONE_REG: write the register with the id ``register``. KvmError ENOENT for an
+        unknown id, EINVAL for an invalid value, EBUSY for a register that cannot change after a
+        vCPU has run, ENOEXEC before `init`."""
         self.check_initialized()
         onereg.set(self, register, value)
 
@@ -404,13 +405,13 @@ class Vcpu:
         return VcpuEvents(serror_pending=self.traps.serror_pending)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
-        """KVM_SET_VCPU_EVENTS: make a virtual SError pending, and inject an external abort for the
-        access of the last exit. The guest takes the SError when PSTATE.A is 0. As in KVM, the VMM
-        cannot cancel a pending SError.
+        """KVM_SET_VCPU_EVENTS: make a virtual SError pending, or inject an external abort for the
+        access of the last exit, or both, as ``events`` requests. The guest takes the SError when
+        PSTATE.A is 0. As in KVM, the VMM cannot cancel a pending SError.
 
         KvmError ENOEXEC before `init`. KvmError EINVAL for an SError with a syndrome, because the
-        CPU has no RAS extension, and for an abort if the last exit was neither an `MmioExit` nor a
-        `NisvExit`.
+        CPU has no RAS extension. KvmError EINVAL also for an abort if the last exit was neither an
+        `MmioExit` nor a `NisvExit`.
         """
         self.check_initialized()
         self.host.check_thread()

@@ -121,8 +121,8 @@ class IrqRouter:
         self.set_irq(gsi, False)
 
     def _listen(self) -> None:
-        """Tell the vGIC the SPIs whose GSI has a resampler. When the guest ends an interrupt of
-        these SPIs, the vGIC calls `ended`."""
+        """Give the vGIC the list of the SPIs whose GSI has a resampler. When the guest ends an
+        interrupt of these SPIs, the vGIC calls `ended`."""
         vgic = self._vgic()
         if vgic is not None:
             pins = {self.pin(gsi) for gsi in self._resamplers}

@@ -39,7 +39,7 @@ class Vm(Protocol):
 
 class NoVgic:
     """The replacement for `TimerVgic` in a VM that has no vGIC. The timers of such a VM call only
-    `inject` and `is_active`, because `ArchTimer.enabled` (timer->enabled of KVM) stays False."""
+    `inject` and `is_active`, because `ArchTimerCpu.enabled` (timer->enabled of KVM) stays False."""
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         """Do nothing, because the VMM emulates the interrupt controller."""
