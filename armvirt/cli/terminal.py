@@ -106,8 +106,8 @@ def raw_mode(fd: int) -> Iterator[None]:
     """A context in which the terminal passes every key to armvirt. The settings of the terminal are
     restored at the end of the context, also after an exception.
 
-    The terminal still processes output. Otherwise a line feed without a carriage return, which many
-    guests print, would not return the cursor to column 0.
+    The terminal still processes output, so that a line feed also returns the cursor to column 0.
+    Many guests print line feeds without carriage returns.
     """
     import termios
 

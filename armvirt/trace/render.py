@@ -131,7 +131,7 @@ def title(summary: Summary, names: IntidNames) -> str:
     )
 
 
-#: The maximum number of INTIDs with a table for each. More INTIDs share one table, one line each.
+#: Up to this number of INTIDs, each INTID has its own table. More INTIDs share one table.
 DETAILED = 4
 OVERVIEW = ("INTID", "fired", "taken", "ended", "→ deliver", "→ ack", "→ eoi", "all", "longest")
 OVERVIEW_TITLE = "median ns from each step to the next, and from fire to eoi"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "LastWriters", "Step", "explain"]
 
-#: Checks that a waiting interrupt fails only because an earlier check blocks it.
+#: Checks that fail only as a consequence of an earlier check that blocks the interrupt.
 CONSEQUENCES = (Check.PENDING, Check.LOADED)
 UNRECORDED = (
     "Nothing was recorded: who wrote what, and how often the interrupt was taken and ended, is unknown "

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 UNUSED = "no interrupt is enabled, pending or active (SGIs are always enabled)"
 
-#: The columns of a CPU interface, in two tables: a single table would be wider than a terminal.
+#: The columns of the CPU interfaces. There are two tables, because one would be too wide.
 GUEST_SIDE = (
     "vcpu", "loaded", "group 0", "group 1", "PMR", "RPR", "HPPI", "BPR0", "BPR1", "CBPR", "EOImode", "signals",
 )  # fmt: skip
 EL2_SIDE = ("vcpu", "HCR", "VMCR", "AP0R", "AP1R")
-#: Columns that are left out if they are empty, and shorter names: a table fits 80 characters.
+#: The columns that are left out if they are empty. Together with the shorter names in `HEADINGS`,
+#: this makes a table fit 80 characters.
 OPTIONAL = ("line", "host", "pINTID", "EOI")
 HEADINGS = {
     "enabled": "on", "pending": "pend", "priority": "prio", "list register": "LR",

@@ -131,9 +131,9 @@ def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
 
 
 def echo_console(machine: Machine, arguments: argparse.Namespace) -> None:
-    """Prepare the guest's console. With ``--console`` its output is printed on standard error,
-    otherwise the output is dropped. Data from a pipe on standard input becomes input of the guest,
-    unless a script is given."""
+    """Prepare the guest's console. With ``--console`` the output of the console is printed on
+    standard error, otherwise the output is dropped. Data from a pipe on standard input becomes
+    input of the guest, unless a script is given."""
     if arguments.console:
         machine.console.listeners.append(printing.raw_error)
     if not arguments.script and (data := piped_input()):

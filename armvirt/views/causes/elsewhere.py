@@ -141,8 +141,9 @@ def _fiq_alone(evidence: Evidence) -> bool:
 
 
 def routed_to_the_wrong(evidence: Evidence) -> Cause | None:
-    """Detect an SPI that the guest has routed to no vCPU, or to a vCPU that cannot take it. Such a
-    vCPU is powered off, has not enabled the group of the SPI, or masks the priority of the SPI."""
+    """Detect an SPI that the guest has routed to no vCPU, or to a vCPU that cannot take the SPI.
+    Such a vCPU is powered off, has not enabled the group of the SPI, or masks the priority of the
+    SPI."""
     held = evidence.holds(Check.VCPU, Check.GROUP_ENABLE, Check.MASK, Check.ROUTE)
     irq = evidence.irq
     if held is None or irq is None or not NR_PRIVATE <= irq.intid < FIRST_LPI or irq.any_cpu:

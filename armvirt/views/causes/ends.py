@@ -34,8 +34,8 @@ def not_ended(evidence: Evidence) -> Cause | None:
 
 
 def behind(evidence: Evidence) -> Cause | None:
-    """Detect an interrupt that does not preempt another interrupt, which is active. The cause is
-    the missing end of the other interrupt, or the binary point."""
+    """Detect an interrupt that waits because another interrupt is active and is not preempted. The
+    cause is the missing end of the other interrupt, or the binary point."""
     irq = evidence.irq
     if not evidence.holds(Check.RUNNING) or irq is None:
         return None

@@ -1,5 +1,5 @@
 """Rules for SGIs that a vCPU does not receive. The SGI was never sent, was sent to no CPU or to
-another CPU, or was sent by a register that does not generate SGIs of its group."""
+another CPU, or the guest wrote a register that does not generate SGIs of this group."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ READ_ONLY = frozenset(
 )
 
 #: For a check of an LPI: the ITS commands that decide the check, and a verb. If none of the commands
-#: was executed, the text is "never" and the verb (None: no text).
+#: was executed, the text is "never" and the verb; there is no text if the verb is None.
 _COMMANDS: dict[Check, tuple[tuple[str, ...], str | None]] = {
     Check.EVENT: (("MAPTI", "MAPI", "DISCARD", "MAPD"), "mapped"),
     Check.ROUTE: (("MAPTI", "MAPI", "MOVI", "MAPC", "MOVALL"), None),
