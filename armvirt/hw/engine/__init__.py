@@ -34,10 +34,11 @@ _DEFAULTS = HostConfig._field_defaults
 
 
 class EngineFactory:
-    """Creates the engines of one host: loads and calibrates libunicorn once for a CPU model.
+    """Creates the engines of one host. It loads libunicorn and calibrates it for a CPU model once.
 
-    ``kind`` is auto, native or portable; auto selects native if native is built. With ``skip`` the
-    engines skip polled waits (`armvirt.hw.engine.waits`).
+    ``kind`` is auto, native or portable. For auto the factory selects the native engine if its
+    library is built, otherwise the portable engine. If ``skip`` is True, the engines skip polled
+    waits (`armvirt.hw.engine.waits`).
     """
 
     def __init__(
@@ -86,7 +87,8 @@ def _native(*, required: bool) -> NativeLibrary | None:
 
 
 def describe() -> dict[str, str]:
-    """The engine, libunicorn and calibration in use, for ``armvirt doctor``."""
+    """Return the engine, the libunicorn and the calibration that are in use, for ``armvirt
+    doctor``."""
     factory = EngineFactory()
     return {
         "engine": factory.kind,

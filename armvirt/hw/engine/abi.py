@@ -1,7 +1,8 @@
 """The raw API of the installed libunicorn.
 
-libunicorn is found without importing the ``unicorn`` package, because the import takes 60-120 ms.
-Identifiers are those of Unicorn 2.1; a test compares them with the constants of the package.
+This module finds libunicorn without an import of the ``unicorn`` package, because the import takes
+60-120 ms. The identifiers are the identifiers of Unicorn 2.1; a test compares them with the
+constants of the package.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ R_ELR_EL1, R_SP_EL0, R_SP_EL1, R_ESR_EL1, R_FAR_EL1, R_VBAR_EL1 = 267, 270, 271,
 R_TTBR0_EL1, R_TTBR1_EL1 = 274, 275
 
 CPU_MODELS = {"cortex-a57": 0, "cortex-a53": 1, "cortex-a72": 2}
-"""CPU models that are deterministic in Unicorn; ``max`` is not (RNDR) and is not supported."""
+"""The CPU models that are deterministic in Unicorn, and Unicorn's numbers of the models. The model
+``max`` is not deterministic (it has RNDR), and armvirt does not support it."""
 
 SUPPORTED_VERSION = (2, 1)
 DEFAULT_CODE_BUFFER = (1024 if os.uname().machine == "x86_64" else 128) << 20
-"""Default size in bytes of the address space for an engine's translated code (translate-all.c of
-Unicorn)."""
+"""The size in bytes of the address space that Unicorn reserves by default for the translated code
+of an engine (translate-all.c of Unicorn)."""
 CODE_BUFFER_MARGIN = 64 << 20  # for Unicorn's other allocations before the first run
 
 FUNCTIONS = (
@@ -46,12 +48,13 @@ FUNCTIONS = (
 
 
 def x_register(n: int) -> int:
-    """Unicorn's identifier of register X<n>; n = 31 is XZR."""
+    """Return Unicorn's identifier of register X<n>; n = 31 is XZR."""
     return R_X0 + n if n < 29 else (R_X29, R_X30, R_XZR)[n - 29]
 
 
 class CpReg(C.Structure):
-    """``uc_arm64_cp_reg``: the encoding and the value of one system register."""
+    """The structure ``uc_arm64_cp_reg`` of Unicorn: the encoding and the value of one system
+    register."""
 
     _fields_ = [(name, C.c_uint32) for name in ("crn", "crm", "op0", "op1", "op2")] + [
         ("val", C.c_uint64)
@@ -64,7 +67,7 @@ class CpReg(C.Structure):
 
 
 def library_path() -> str:
-    """The path of libunicorn in the installed package."""
+    """Return the path of libunicorn in the installed package ``unicorn``."""
     spec = importlib.util.find_spec("unicorn")
     if spec is None or not spec.submodule_search_locations:
         raise EngineError("the unicorn package is not installed; run: pip install unicorn==2.1.4")
@@ -78,7 +81,7 @@ def library_path() -> str:
 
 
 class Library:
-    """The loaded libunicorn, with the types of all its functions."""
+    """The loaded libunicorn, with the C types of its functions."""
 
     def __init__(self) -> None:
         self.path = library_path()
@@ -121,12 +124,12 @@ class Library:
         raise AttributeError(name)
 
     def open(self, buffer: int = DEFAULT_CODE_BUFFER) -> C.c_void_p:
-        """Open a new engine. UserError if the process has no address space for ``buffer`` bytes of
-        translated code.
+        """Open a new engine. Raises UserError if the process does not have enough address space for
+        ``buffer`` bytes of translated code.
 
-        Unicorn allocates this buffer later, and ends the process by exit(1) if the allocation
-        fails. A guest that fails has the same exit status, so `open` checks the address space
-        first.
+        Unicorn allocates this buffer later. If the allocation fails, Unicorn ends the process by
+        exit(1), and this status also means that a guest failed. Therefore `open` checks the address
+        space first.
         """
         try:
             mmap.mmap(
@@ -154,16 +157,16 @@ OTHER_THREAD = "the machine runs in another thread: wait until that has come to 
 
 
 class ClosedLibrary:
-    """Replaces the library of a closed engine: each access raises KvmError EBADF."""
+    """Replaces the library of a closed engine. Each access raises KvmError EBADF."""
 
     def __getattr__(self, name: str) -> object:
         raise KvmError("EBADF", CLOSED)
 
 
 class ThreadLibrary(_local):
-    """Replaces the library while the engine runs. The thread that runs the engine can call the
-    functions of the library. In another thread a call would end the process, so each access raises
-    KvmError EBUSY."""
+    """Replaces the library while the engine runs. Only the thread that runs the engine can call the
+    functions of the library. A call in another thread would crash the process, so in another thread
+    each access raises KvmError EBUSY."""
 
     def __init__(self, library: Library, thread: int) -> None:
         if get_ident() == thread:

@@ -37,8 +37,8 @@ def _free(lib: abi.Library, uc: C.c_void_p, context: C.c_void_p) -> None:
 
 
 class Engine(Core, ABC):
-    """One vCPU's engine. Only ``run`` executes code; registers may be accessed between runs and in
-    callbacks."""
+    """The engine of one vCPU. Only ``run`` executes guest code. Registers may be accessed between
+    runs and in callbacks."""
 
     kind = ""
     has_shadow: ClassVar[bool] = False
@@ -88,8 +88,9 @@ class Engine(Core, ABC):
         """Install the block, INTR, MRS, MSR and SYS hooks."""
 
     def close(self) -> None:
-        """Free the engine; every later use raises KvmError EBADF. KvmError EBUSY while the engine
-        runs. The garbage collector frees an engine that was not closed."""
+        """Free the engine. Every later use of the engine raises KvmError EBADF. `close` raises
+        KvmError EBUSY while the engine runs. The garbage collector frees an engine that was not
+        closed."""
         if self._running:
             raise KvmError("EBUSY", "the engine runs: it can be freed when it has come to a stop")
         self.lib = cast("abi.Library", abi.ClosedLibrary())
@@ -99,10 +100,11 @@ class Engine(Core, ABC):
     # -- running --
 
     def run(self, deadline: int) -> Leave:
-        """Execute until ``state.count`` reaches the instruction count ``deadline``, or until a
-        stop. An interrupt entry can make ``state.count`` one more than ``deadline``.
+        """Execute until ``state.count`` reaches the instruction count ``deadline``, or until the
+        run stops for another reason. Returns this reason. An interrupt entry can make
+        ``state.count`` greater than ``deadline`` by one.
 
-        An exception raised in a callback stops the run and is raised by `run`.
+        If a callback raises an exception, the engine stops and `run` raises this exception.
         """
         self.state.deadline = deadline
         library = self.lib
@@ -120,8 +122,8 @@ class Engine(Core, ABC):
         return why
 
     def _guarded_library(self, library: abi.Library) -> abi.Library:
-        """The library for the calling thread. In every other thread an access to its functions
-        raises KvmError EBUSY."""
+        """Return an object through which only the calling thread can use ``library``. In every
+        other thread an access to the library's functions raises KvmError EBUSY."""
         if self._guard is None or self._guard[0] != get_ident():
             self._guard = (
                 get_ident(),
@@ -146,8 +148,8 @@ class Engine(Core, ABC):
         self.lib.uc_emu_stop(self.uc)
 
     def dispatch(self, what: int) -> int:
-        """Call the callback number ``what`` of `PeCallbacks`. If the callback raises, the engine
-        stops and `run` raises the exception."""
+        """Call the callback number ``what`` (a `Callback`). Returns the result of the callback. If
+        the callback raises an exception, the engine stops and `run` raises this exception."""
         try:
             if self.state.events_n:
                 self.flush_events()
@@ -156,7 +158,8 @@ class Engine(Core, ABC):
             return self.keep(error)
 
     def keep(self, error: BaseException) -> int:
-        """Store an exception of a callback and stop the engine; `run` raises the exception."""
+        """Store the exception that a callback raised, and stop the engine. `run` then raises the
+        exception."""
         self.error = self.error or error
         self.state.stop = 1
         return Action.STOP
@@ -220,7 +223,8 @@ class Engine(Core, ABC):
     # -- saved state --
 
     def save(self) -> dict[str, object]:
-        """The architectural state by register name, as plain data that both engines can load."""
+        """Return the architectural state by register name, as plain data that both engines can
+        load."""
         return {
             "version": STATE_VERSION,
             "x": [self.x(n) for n in range(31)],

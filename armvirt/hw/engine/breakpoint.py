@@ -1,13 +1,13 @@
-"""Stop before the instruction at one address, in either engine.
+"""Stop before the instruction at one address, in both engines.
 
-The engine's own block hook does not change, because it is called most often. A breakpoint adds a
-second block hook for one page, which Unicorn calls after the first. If a block contains the
-address, the second hook undoes the work of the first, and the engine executes single steps to the
-address (the *tail*, docs/engine.md). There the hook is called again, with the address at the start
-of a block.
+A breakpoint does not change the engine's own block hook, because every block calls that hook.
+Instead a breakpoint adds a second block hook for one page, which Unicorn calls after the first
+hook. If a block contains the address, the second hook undoes the effect of the first hook, and the
+engine executes single steps up to the address (the *tail*, docs/engine.md). At the address a new
+block begins, so Unicorn calls the second hook again, and the run stops.
 
 Addresses are virtual, like the guest's PC. The guest cannot see this breakpoint. An architectural
-breakpoint would be visible, and belongs to the guest.
+breakpoint would be visible to the guest, and the guest may use it for itself.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
 
 
 class PcStop:
-    """A breakpoint for the hypervisor: `Engine.run` leaves with STOP before the instruction at
-    ``address``, even if the run starts there, and ``on_stop`` is called. Create and `remove` it
-    between runs."""
+    """A breakpoint of the hypervisor. Before the instruction at ``address``, `Engine.run` calls
+    ``on_stop`` and leaves with STOP, even if the run starts at ``address``. Create and `remove` a
+    `PcStop` only between runs."""
 
     def __init__(self, engine: Engine, address: int, on_stop: Callable[[], None]) -> None:
         self._address = address
@@ -50,7 +50,8 @@ class PcStop:
         self._leave(here=pc == self._address)
 
     def _leave(self, here: bool) -> None:
-        """Undo the start of the block, then stop here or step to the address."""
+        """Undo the start of the block. If ``here`` is True, stop at once; otherwise step to the
+        address."""
         state = self._engine.state
         state.open = state.marks = 0
         state.block_pc = NO_BLOCK
@@ -60,7 +61,7 @@ class PcStop:
 
 
 class RangeStop(PcStop):
-    """A stop at a range of whole pages: `Engine.run` leaves with STOP before the first instruction
+    """A stop at a range of whole pages. `Engine.run` leaves with STOP before the first instruction
     in the range, unless the run starts in the range. A translated block never crosses a page
     boundary, so the guest can enter the range only at the start of a block."""
 

@@ -1,9 +1,10 @@
-"""Finds the offsets of the exception record and the exclusive monitor in a saved context, because
-the API of libunicorn has neither.
+"""Find the offsets of the exception record and the exclusive monitor in a saved context of Unicorn.
+The API of libunicorn gives access to neither of the two.
 
-A scratch engine executes HVCs with known immediates, a known stage-2 fault and a known LDXP.
-`calibrate` searches each known value in the bytes that ``uc_context_save`` stores. Each value must
-have exactly one offset; otherwise this libunicorn is not supported (EngineError).
+A scratch engine executes HVCs with known immediates, a load with a known stage-2 fault, and an LDXP
+of known values. `calibrate` searches for the known values in the bytes that ``uc_context_save``
+stores. If a record is not found at exactly one offset, `calibrate` raises EngineError, because
+armvirt does not support this libunicorn.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Calibration(NamedTuple):
 
     ``syndrome`` is the offset of the exception record {u32 syndrome; u32 fsr; u64 vaddress; u32
     target_el}. ``exclusive`` is the offset of the exclusive monitor {u64 address; u64 value; u64
-    high}; high is the second word of a pair. ``context_size`` is in bytes.
+    high}, where high is the second 64-bit word of a load-exclusive pair. ``context_size`` is in
+    bytes.
     """
 
     syndrome: int
@@ -57,8 +59,8 @@ class Calibration(NamedTuple):
 
 
 class _Scratch:
-    """An engine for calibration only: one page of code, an almost empty stage 2, and an INTR hook
-    that saves the context."""
+    """An engine that is used only for the calibration. It has one page of code, a stage 2 that maps
+    only this page, and an INTR hook that saves the context."""
 
     def __init__(self, lib: abi.Library, model: int) -> None:
         self.lib, self.uc = lib, lib.open()
@@ -106,7 +108,8 @@ class _Scratch:
         self.lib.uc_reg_write(self.uc, abi.x_register(n), C.byref(C.c_uint64(value)))
 
     def run(self, pc: int) -> bytes:
-        """Run from ``pc`` to the next exception; returns the context at the exception."""
+        """Run from ``pc`` to the next exception. Returns the context that Unicorn saves at the
+        exception."""
         self.contexts.clear()
         self.lib.uc_emu_start(self.uc, pc, 0xFFFF_FFFF_F000, 0, 0)
         if len(self.contexts) != 1:
@@ -147,7 +150,8 @@ def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
 
 
 def calibrate(lib: abi.Library, model: int) -> Calibration:
-    """Find both offsets. EngineError if an offset is not found, or is not unique."""
+    """Find the offsets for the CPU model ``model``, a number of `abi.CPU_MODELS`. Raises
+    EngineError if an offset is not found or is not unique."""
     scratch = _Scratch(lib, model)
     try:
         _set_up(scratch)

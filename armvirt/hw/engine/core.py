@@ -1,6 +1,6 @@
-"""The core that Unicorn emulates: creation, hooks, registers, memory, translations.
+"""The CPU core that Unicorn emulates: creation, hooks, registers, memory, translations.
 
-A core belongs to one vCPU, and executes EL0 and EL1 code under the EL2 registers that the PE
+A core belongs to one vCPU. It executes EL0 and EL1 code under the EL2 registers that the PE
 programs. `armvirt.hw.engine.base.Engine` runs the core. See docs/engine.md.
 """
 
@@ -30,21 +30,22 @@ STATE_VERSION = 1
 
 TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
-"""Virtual addresses with a read-protection hook that is never called. The hook saves Unicorn a scan
-of the TLBs for each new block. The RAM of a board must not be at these *physical addresses*,
-or stores become slow; ``tests/board/test_boards.py`` checks it for each board."""
+"""Virtual addresses with a read-protection hook that is never called. Because of this hook, Unicorn
+does not scan the TLBs for each new block. The RAM of a board must not be in these ranges of
+*physical addresses*, because stores to it would become slow. ``tests/board/test_boards.py`` checks
+each board."""
 
 CODE_BUFFER = 64 << 20
-"""Bytes for the translated code of one engine; Unicorn's default is 1 GiB. When this buffer is
-full, all code is dropped and translated again. A boot and shutdown of Linux does not fill the
-buffer."""
+"""The size in bytes of the buffer for the translated code of one engine. Unicorn's default is 1
+GiB. When the buffer is full, Unicorn drops all translated code and translates again. A boot and
+shutdown of Linux does not fill the buffer."""
 
 
 class Core:
     """The registers, the physical memory and the translations of one vCPU.
 
-    ``state`` is the state that the hooks of an engine keep (`EngineState`). Registers may be
-    accessed between runs and in callbacks.
+    ``state`` is the `EngineState`, which the hooks of the engine use. Registers may be accessed
+    between runs and in callbacks.
     """
 
     def __init__(self, lib: abi.Library, calibration: Calibration, model: str) -> None:
@@ -77,15 +78,17 @@ class Core:
         end: int = 0,
         instruction: int | None = None,
     ) -> None:
-        """Add a hook. Unicorn passes its engine handle as the first argument of ``function``, and
-        the address of ``state`` as the last."""
+        """Add a hook for the virtual addresses ``begin`` to ``end``, or for all addresses if
+        ``begin`` is greater than ``end``. Unicorn passes its engine handle to ``function`` as the
+        first argument, and the address of ``state`` as the last argument."""
         self._keep.append(function)
         self.add_hook(kind, function, begin, end, instruction)
 
     def add_hook(
         self, kind: int, function: object, begin: int, end: int, instruction: int | None = None
     ) -> int:
-        """Add a hook; the caller keeps ``function`` alive. Returns the handle for `remove_hook`."""
+        """Add a hook as `hook` does, but store no reference to ``function``: the caller must keep
+        ``function`` alive. Returns the handle for `remove_hook`."""
         handle = C.c_void_p()
         extra = () if instruction is None else (C.c_int(instruction),)
         code = self.lib.uc_hook_add(
@@ -116,7 +119,7 @@ class Core:
     # -- registers --
 
     def read(self, register: int) -> int:
-        """Read a 64-bit register by Unicorn's identifier."""
+        """Read a 64-bit register. ``register`` is Unicorn's identifier of the register."""
         self.lib.uc_reg_read(self.uc, register, C.byref(self._u64))
         return self._u64.value
 
@@ -146,7 +149,7 @@ class Core:
 
     @property
     def pstate(self) -> int:
-        """PSTATE as an SPSR (32 bits)."""
+        """PSTATE in the format of an SPSR (32 bits)."""
         self._u32.value = 0
         self.lib.uc_reg_read(self.uc, abi.R_PSTATE, C.byref(self._u32))
         return self._u32.value
@@ -167,7 +170,8 @@ class Core:
 
     @property
     def sp_el0(self) -> int:
-        """The banked SP_EL0; stale while SP_EL0 is the stack pointer in use."""
+        """The banked SP_EL0. The value is stale while SP_EL0 is the stack pointer in use; then use
+        `sp`."""
         return self.read(abi.R_SP_EL0)
 
     @sp_el0.setter
@@ -176,7 +180,8 @@ class Core:
 
     @property
     def sp_el1(self) -> int:
-        """The banked SP_EL1; stale while SP_EL1 is the stack pointer in use."""
+        """The banked SP_EL1. The value is stale while SP_EL1 is the stack pointer in use; then use
+        `sp`."""
         return self.read(abi.R_SP_EL1)
 
     @sp_el1.setter
@@ -210,7 +215,8 @@ class Core:
         self.lib.uc_reg_write(self.uc, abi.R_Q0 + n, both)
 
     def read_system(self, encoding: int) -> int:
-        """Read a system register of Unicorn's core, by its packed encoding."""
+        """Read a system register of Unicorn's core. ``encoding`` is the packed encoding of the
+        register."""
         box = abi.CpReg.of(encoding)
         self.lib.check(
             self.lib.uc_reg_read(self.uc, abi.R_CP, C.byref(box)), f"read of {encoding:#x}"
@@ -218,8 +224,8 @@ class Core:
         return int(box.val)
 
     def write_system(self, encoding: int, value: int) -> None:
-        """Write a system register, by its packed encoding. Each write makes Unicorn use a changed
-        PSTATE."""
+        """Write a system register of Unicorn's core. ``encoding`` is the packed encoding of the
+        register. Each write also makes Unicorn use a PSTATE that was changed before."""
         box = abi.CpReg.of(encoding, value)
         if encoding in TRANSLATION:
             self.state.epoch += 1
@@ -228,11 +234,13 @@ class Core:
         )
 
     def rebuild_flags(self) -> None:
-        """Make Unicorn use a changed PSTATE. The write of an unused register has this effect."""
+        """Make Unicorn use a PSTATE that was changed before. A write of any system register has
+        this effect, so this method writes an unused register."""
         self.write_system(TPIDR_EL2, 0)
 
     def set_hcr(self, value: int) -> None:
-        """Set HCR_EL2, except VI and VF, which follow the outputs of the virtual CPU interface."""
+        """Set HCR_EL2 except its bits VI and VF. These two bits keep the present outputs of the
+        virtual CPU interface."""
         self.state.hcr = value
         self.write_system(HCR_EL2, value | self.state.lines_in_engine)
 
@@ -243,7 +251,8 @@ class Core:
     # -- memory and translations --
 
     def map_memory(self, address: int, size: int, host: int) -> None:
-        """Map ``size`` bytes of host memory at ``host`` to the guest's physical ``address``."""
+        """Map ``size`` bytes of host memory at the guest's physical address ``address``. ``host``
+        is the host address of the memory."""
         self.lib.check(
             self.lib.uc_mem_map_ptr(self.uc, address, size, abi.PROT_ALL, host), f"map {address:#x}"
         )
@@ -253,7 +262,8 @@ class Core:
 
     def translate(self, va: int, *, execute: bool = False) -> int | None:
         """Translate a guest VA to a physical address in the current translation regime, without
-        side effects; None on a fault."""
+        side effects. Returns None if the translation faults. ``execute`` requires a translation for
+        instruction fetches."""
         kinds = (abi.PROT_EXEC,) if execute else (abi.PROT_READ, abi.PROT_EXEC)
         for kind in kinds:
             if self.lib.uc_vmem_translate(self.uc, va, kind, C.byref(self._u64)) == 0:
@@ -271,11 +281,12 @@ class Core:
         return 0 if pa is None else int.from_bytes(self.read_physical(pa, 4), "little")
 
     def invalidate_code(self, address: int, size: int) -> None:
-        """Drop the code that was translated from a physical range. Call this only in INTR hooks and
-        between runs.
+        """Drop the code that Unicorn translated from a range of physical addresses. Call this only
+        in INTR hooks and between runs.
 
-        Unicorn takes a virtual address of the current translation regime. During the call PSTATE is
-        EL2h, where stage 1 is off.
+        Unicorn's function takes a virtual address of the current translation regime. Therefore
+        PSTATE is EL2h during the call: at EL2 stage 1 is off, and virtual addresses are physical
+        addresses.
         """
         before = self.pstate
         self.state.epoch += 1
@@ -297,8 +308,8 @@ class Core:
 
     @property
     def exclusive(self) -> tuple[int, int, int]:
-        """The local exclusive monitor: (address, value, second word of a pair). In the open state
-        the address is all ones."""
+        """The local exclusive monitor: (address, value, second 64-bit word of a load-exclusive
+        pair). In the open state the address is all ones."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         blob = C.string_at((self.raw_context.value or 0) + self.calibration.exclusive, 24)
         address, value, high = struct.unpack("<QQQ", blob)
@@ -306,7 +317,7 @@ class Core:
 
     @exclusive.setter
     def exclusive(self, monitor: tuple[int, int, int]) -> None:
-        """Set the exclusive monitor. All other values of the context are unchanged, so the
+        """Set the exclusive monitor. All other values of the context stay unchanged, so the
         interrupt line and the TLB stay valid."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         base = self.raw_context.value or 0
@@ -314,8 +325,8 @@ class Core:
         self.lib.check(self.lib.uc_context_restore(self.uc, self.raw_context), "context restore")
 
     def clear_exclusive(self) -> bool:
-        """Set the exclusive monitor to the open state. Returns whether the monitor was in the
-        exclusive state."""
+        """Set the exclusive monitor to the open state. Returns True if the monitor was in the
+        exclusive state before."""
         armed = self.exclusive[0] != MASK64
         if armed:
             self.exclusive = (MASK64, 0, 0)

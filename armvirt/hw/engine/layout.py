@@ -1,7 +1,6 @@
-"""The text of layout.h: the constants and structures of native.c, generated from Python.
+"""Generate the text of layout.h, which has the constants and structures for native.c.
 
-Only tools/layout_header.py and a test import this module; the engine itself does not read the
-header.
+Only tools/layout_header.py and a test import this module. The engine itself does not read layout.h.
 """
 
 from __future__ import annotations
@@ -90,8 +89,8 @@ def _defines(prefix: str, home: object, names: Iterable[str]) -> Iterator[str]:
 
 
 def _enum(prefix: str, home: type) -> str:
-    """A C enum of the constants of a class: the members of an IntEnum, else the upper-case
-    attributes."""
+    """Return a C enum with the constants of a class: the members if the class is an IntEnum,
+    otherwise its upper-case attributes."""
     members = getattr(home, "__members__", None) or {
         name: value for name, value in vars(home).items() if name.isupper()
     }
@@ -143,7 +142,7 @@ def _structure(struct: type[C.Structure]) -> str:
 
 
 def header() -> str:
-    """The complete text of layout.h."""
+    """Return the complete text of layout.h."""
     structures = (
         (state.EventRecord, "event"),
         (state.MarkedBlock, "marked"),

@@ -1,4 +1,5 @@
-"""The engine with its hooks in C (native.c). Exits that need the rest of the SoC call Python."""
+"""The engine with its hooks in C (native.c). The hooks call Python for an exit that needs the rest
+of the SoC."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ BUILD_LOG = os.path.join(_FOLDER, "native-build.log")
 
 
 def build_log(path: str = BUILD_LOG) -> list[str]:
-    """The lines of native-build.log, where setup.py writes why the native library was not built: a
-    summary, then the compiler's output. Empty if there is no log."""
+    """Return the lines of native-build.log, or an empty list if there is no such file. If the build
+    of the native library fails, setup.py writes the reason to this file: a summary and the
+    compiler's output."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().splitlines()
@@ -29,8 +31,8 @@ def build_log(path: str = BUILD_LOG) -> list[str]:
 
 
 class NativeLibrary:
-    """The compiled native.c. EngineError if the file is missing, or was built for another ABI
-    version or size of `EngineState`."""
+    """The compiled native.c. The constructor raises EngineError if the file does not exist, or if
+    it was built for another ABI version or another size of `EngineState`."""
 
     def __init__(self, path: str = LIBRARY) -> None:
         if not os.path.exists(path):
@@ -49,7 +51,8 @@ class NativeLibrary:
 
 
 class NativeEngine(Engine):
-    """The `Engine` with its hooks in C (native.c); it behaves exactly like `PortableEngine`."""
+    """The `Engine` with its hooks in C (native.c). It gives exactly the same results as
+    `PortableEngine`."""
 
     kind = "native"
     has_shadow = True
@@ -62,8 +65,8 @@ class NativeEngine(Engine):
         this = weakref.ref(self)  # otherwise the callback would keep the engine alive
 
         def call(what: int) -> int:
-            """Call a callback of `PeCallbacks`. The two most frequent callbacks are called
-            directly; `dispatch` looks up all others in a table."""
+            """Call the callback number ``what`` of `PeCallbacks`. The two most frequent callbacks
+            are called directly. For the others `dispatch` looks up the method in a table."""
             engine = this()
             if engine is None:
                 return Action.STOP

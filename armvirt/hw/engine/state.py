@@ -1,9 +1,9 @@
-"""The state of an engine: the only definition of its layout, from which layout.h is generated.
+"""The state of an engine. This is the only definition of its layout: layout.h is generated from it.
 
 `armvirt.hw.engine.layout` generates the C text from the annotations of the structures here, from
-the classes of constants, and from `armvirt.arch`. Times are instruction counts unless a name
-contains ns. The open block is the translated block that is executing; ``count`` does not include
-its instructions.
+the classes of constants, and from `armvirt.arch`. A time is an instruction count, unless the name
+of the field contains ns. The open block is the translated block that is executing; ``count`` does
+not include the instructions of this block.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from enum import IntEnum
 from typing import Any, Final, TypeVar
 
 ABI_VERSION = 10
-"""Incremented when the meaning of a field changes; the layout itself is checked by its size."""
+"""The version of the layout. Increment it when the meaning of a field changes. A change of the
+layout needs no new version, because the engine also compares the size of the structure."""
 
 EVENTS = 256
 MARKED = 1024  # a power of 2
@@ -39,9 +40,9 @@ NO_BLOCK = 1  # no block starts at an odd address
 
 
 class Action:
-    """The actions of the engine after a callback. Each action is a bit. The engine executes the
-    actions whose bits are set, in the order of this class. The bits are plain integers, because an
-    enum operation is slow on the hot path."""
+    """The actions of the engine after a callback. Each action is a bit, and the engine executes the
+    actions whose bits are set. The bits are plain integers, because an enum operation is slow, and
+    every exit uses them."""
 
     RETRY: Final = 0
     WRITE_RT: Final = 2  # write state.rt_value to X<state.rt>
@@ -51,31 +52,33 @@ class Action:
 
 
 class Callback(IntEnum):
-    """The callbacks from the engine to the PE model, one for each method of
-    `armvirt.hw.engine.callbacks.PeCallbacks`."""
+    """The numbers of the callbacks from an engine to the PE model (`PeCallbacks` in
+    `armvirt.hw.engine.callbacks`). DRAIN only passes the recorded events to
+    `PeCallbacks.entries`."""
 
     EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST, SEV = range(7)
     WAIT = 7  # to the engine itself: `armvirt.hw.engine.waits`
 
 
 class Leave(IntEnum):
-    """The reason for which run() returned. TAIL, MISALIGNED and ILLEGAL are internal to the
-    engine."""
+    """The reason for which `Engine.run` returned. TAIL, MISALIGNED and ILLEGAL are internal to the
+    engine: `Engine.run` never returns them."""
 
     NONE, BUDGET, STOP, TAIL, MISALIGNED, FAULT, VECTOR_LOOP, ILLEGAL = range(8)
 
 
 class Waits:
-    """Values of state.wfe: the run ended after a WFE, or after a YIELD at or after state.yield_at.
-    Plain integers, like `Action`."""
+    """Values of state.wfe. WFE: the run ended after a WFE. YIELD: the run ended after a YIELD at
+    the instruction count state.yield_at or later. The values are plain integers for speed, like
+    `Action`."""
 
     WFE: Final = 1
     YIELD: Final = 2
 
 
 class Marks:
-    """Bits of state.marks: the special instructions of the open block, the translated block that is
-    executing. The bits are plain integers, like `Action`."""
+    """Bits of state.marks: the special instructions in the open block, which is the translated
+    block that is executing. The bits are plain integers for speed, like `Action`."""
 
     WFE: Final = 1  # the last instruction of the block
     YIELD: Final = 2
@@ -86,22 +89,23 @@ class Marks:
 
 
 class What(IntEnum):
-    """The kind of an exception entry. The offset of the vector is this number times the size of a
-    vector."""
+    """The kind of an exception entry. The offset of the exception in its group of vectors is this
+    number times the size of a vector."""
 
     SYNC, IRQ, FIQ = range(3)
 
 
 class Shadowed:
-    """Bits of shadow.accesses: the accesses that the engine completes itself. Plain integers, like
-    `Action`."""
+    """Bits of shadow.accesses: the kinds of register accesses that the engine completes itself,
+    without a callback. The bits are plain integers for speed, like `Action`."""
 
     ICC: Final = 1
     TIMERS: Final = 2
 
 
 class Stat(IntEnum):
-    """Indices of state.stats, which has the number of times that each event has happened."""
+    """Indices of state.stats. Each element of state.stats counts how often an event has
+    happened."""
 
     TAILS = 0  # starts of single steps to an exact count
     STEPS = 1
@@ -161,8 +165,8 @@ Struct = TypeVar("Struct", bound="type[C.Structure]")
 
 
 def _structure(**shapes: tuple[int, ...]) -> Any:
-    """A class decorator. The annotated fields become ``_fields_``, in their order. ``shapes`` are
-    the dimensions of array fields."""
+    """Return a class decorator that makes ``_fields_`` from the annotated fields, in their order.
+    ``shapes`` has the dimensions of the fields that are arrays."""
 
     def make(cls: Struct) -> Struct:
         fields = []
@@ -181,8 +185,12 @@ def _structure(**shapes: tuple[int, ...]) -> Any:
 
 @_structure()
 class EventRecord(C.Structure):
-    """An exception entry, for the trace. If ``what`` is WAIT_RECORD, it is a skipped wait: ``esr``
-    is the length of a round, ``target`` the number of rounds, ``elr`` the PC."""
+    """An exception entry, for the trace. ``what`` is a `What`.
+
+    If ``what`` is WAIT_RECORD, the record describes iterations of a polling loop that were skipped:
+    ``elr`` is the PC of the loop, ``esr`` is the number of instructions in an iteration, and
+    ``target`` is the number of skipped iterations.
+    """
 
     count: u64
     ns: u64
@@ -197,12 +205,13 @@ TYPES["EventRecord"] = (EventRecord, "event")
 
 @_structure()
 class MarkedBlock(C.Structure):
-    """A translated block that ends in WFE, YIELD or ERET, or contains SEV or SEVL.
+    """A translated block that ends in WFE, YIELD or ERET, or that contains SEV or SEVL.
 
-    ``sev`` and ``sevl`` are the indices of the first SEV and SEVL. ``epoch`` is the value that the
-    engine's counter ``epoch`` had when the block was examined. The counter increases when code may
-    have changed; these fields are then no longer valid. Unicorn calls the hook on_edge at each
-    translation of the block; ``edges`` is the number of these calls.
+    ``marks`` has `Marks` bits. ``sev`` and ``sevl`` are the indices of the first SEV and the first
+    SEVL in the block. ``epoch`` is the value of state.epoch when the engine examined the block.
+    When code may have changed, state.epoch increases, and the fields of older blocks are no longer
+    valid. Unicorn calls the hook on_edge each time it translates the block; ``edges`` is the number
+    of these calls.
     """
 
     pc: u64
@@ -219,11 +228,13 @@ TYPES["MarkedBlock"] = (MarkedBlock, "marked")
 
 @_structure()
 class PollSite(C.Structure):
-    """An MRS of a counter or of a timer's control register, as a suspect.
+    """An MRS of a counter or of a timer's control register that may be in a polled wait.
 
-    The MRS at ``pc`` executed last at instruction ``count``, ``distance`` after the time before,
-    and ``returns`` times before at this distance. The engine asks after
-    ``first_ask`` << ``refusals`` such returns. ``run`` is the count of starts of the core at that time.
+    ``pc`` is the address of the MRS, and ``count`` is the instruction count at its last execution.
+    ``distance`` is the number of instructions between its last two executions, and ``returns`` says
+    how often this distance has repeated. ``run`` is the number of starts of Unicorn's core up to
+    then. When ``returns`` is state.first_ask << ``refusals``, the engine tries to prove that the
+    loop can be skipped; ``refusals`` says how often this has failed.
     """
 
     pc: u64
@@ -241,8 +252,9 @@ TYPES["PollSite"] = (PollSite, "poll_site")
     start=(32,), address=(PLAN_LENGTH,), physical=(PLAN_LENGTH,), word=(PLAN_LENGTH,)
 )  # fmt: skip
 class WaitPlan(C.Structure):
-    """The path of a round of a polled wait that was proved once: see `armvirt.hw.polling.loop.Path`.
-    The native engine proves each wait on this path anew (rounds.h)."""
+    """The path of an iteration of a polling loop that was skipped once
+    (`armvirt.hw.polling.loop.Path`). The native engine uses the path to prove that the next wait on
+    it can be skipped (rounds.h)."""
 
     pc: u64
     carried: u64  # bit n: X<n>; bit 32: SP
@@ -265,10 +277,10 @@ TYPES["WaitPlan"] = (WaitPlan, "wait_plan")
     line=(TIMERS,),
 )  # fmt: skip
 class Shadow(C.Structure):
-    """Shadow copies of PE registers during a run, see `armvirt.hw.shadow`.
+    """Shadow copies of PE registers during a run; see `armvirt.hw.shadow`.
 
-    Index 0 of a timer's fields is the virtual timer, 1 the physical one; in ``ap`` and ``mask`` the
-    index is the interrupt group.
+    In the fields of the timers, index 0 is the virtual timer and index 1 is the physical timer. In
+    ``ap`` and ``mask`` the index is the interrupt group.
     """
 
     lr: u64s
@@ -309,8 +321,8 @@ TYPES["Shadow"] = (Shadow, "shadow")
     sites=(SITES,), watch_x=(33,), plans=(PLANS,),
 )  # fmt: skip
 class EngineState(C.Structure):
-    """The state of one engine. The fields that are read at every translated block come first, in
-    two cache lines."""
+    """The state of one engine. The fields that the engine reads at every translated block come
+    first, so that they are in two cache lines."""
 
     count: u64
     deadline: u64

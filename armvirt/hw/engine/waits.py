@@ -1,7 +1,8 @@
-"""Polled waits of one engine: what the hooks suspect is proved here, and skipped if it is right.
+"""Skip the polled waits of one engine, if the proof of `armvirt.hw.polling` succeeds.
 
-The hooks of both engines find a counter or ISTATUS read, or a block, that comes again and again at
-the same distance , and ask `PolledWaits.ask`. `armvirt.hw.polling` has the proof.
+The hooks of both engines detect a block, or a read of a counter or of ISTATUS, that executes again
+and again after an equal number of instructions. Then the hooks call `PolledWaits.ask`, which tries
+to prove that iterations of this loop (*rounds*) may be skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from armvirt.hw.polling.loop import Path, evaluate, rounds_alike, trace
 from armvirt.hw.polling.round import Cell, RefusedError, Start
 
 LONGEST_SKIP = 1 << 40
-"""Instructions that are skipped at once, at most: the host is asked in between."""
+"""The maximum number of instructions that are skipped at once. Between two skips the engine can
+handle requests of the host."""
 
 PATHS = 256  # remembered loops
 STEPS_AND_BREAKPOINTS = MDSCR_SS | MDSCR_MDE
@@ -38,8 +40,8 @@ _REGISTERS = [abi.x_register(n) for n in range(31)] + [abi.R_SP]
 
 
 class _Around:
-    """What the engine's registers and memory say to the proof (`loop.Surroundings`), for one
-    question."""
+    """The registers and memory of the engine as inputs of one proof
+    (`armvirt.hw.polling.round.Surroundings`)."""
 
     def __init__(self, core: Core, callbacks: PeCallbacks, at_el0: bool) -> None:
         self.core, self.callbacks, self._at_el0 = core, callbacks, at_el0
@@ -48,7 +50,8 @@ class _Around:
         self._comparators: dict[int, tuple[int, int] | None] = {}
 
     def _page(self, page: int, kind: int) -> int | None:
-        """The physical address of a virtual page, if it may be accessed so."""
+        """Translate the virtual address of a page. ``kind`` is the access: PROT_READ, PROT_WRITE or
+        PROT_EXEC. Returns None if the guest may not access the page in this way."""
         key = page, kind
         if key not in self._pages:
             core, box = self.core, C.c_uint64()
@@ -101,8 +104,9 @@ class _Around:
 
 
 class PolledWaits:
-    """The polled waits of one engine: their paths by PC. ``keeps``: the engine proves later waits
-    on a path by itself."""
+    """The polled waits of one engine: the paths of their loops by PC. If ``keeps`` is True, each
+    proved path is also stored in state.plans, where the engine uses it to prove later waits by
+    itself."""
 
     def __init__(self, keeps: bool) -> None:
         self._keeps = keeps
@@ -118,12 +122,13 @@ class PolledWaits:
         return f"<PolledWaits: {len(self._paths)} loops>"
 
     def ask(self, core: Core, callbacks: PeCallbacks) -> int:
-        """Skip the rounds of the loop at state.pc that have no effect; state.count is the count
-        before the instruction there.
+        """Find how many iterations of the loop at state.pc have no effect, and skip them.
 
-        state.value becomes the number of instructions to add to the count: whole rounds, so that
-        another one has to be executed before the next deadline. Returns 1 if the loop is not one
-        that can be skipped.
+        state.count is the instruction count before the instruction at state.pc. On return
+        state.value is the number of skipped instructions, which the engine adds to its count. It is
+        a multiple of the length of an iteration, and at least one more iteration fits before the
+        next deadline. Returns 1 if the loop cannot be skipped. Returns 0 if iterations were
+        skipped, or if the deadline is too near.
         """
         core.state.value = 0
         try:
@@ -132,7 +137,8 @@ class PolledWaits:
             return 1
 
     def _skip(self, core: Core, callbacks: PeCallbacks) -> bool:
-        """Whether too few rounds are alike."""
+        """Skip iterations as described in `ask`. Returns True if too few iterations can be skipped.
+        Returns False if iterations were skipped, or if the deadline is too near."""
         state, pstate = core.state, core.pstate
         pc, count = state.pc, state.count
         stops = core.read_system(MDSCR_EL1) & STEPS_AND_BREAKPOINTS
@@ -156,7 +162,8 @@ class PolledWaits:
         return False
 
     def _keep(self, state: EngineState, path: Path) -> None:
-        """Give the path to the native engine, which proves later waits on it by itself."""
+        """Give the path to the native engine, which then proves later waits on this path by
+        itself."""
         plan = state.plans[path.code[0][0] >> 2 & PLANS - 1]
         for n, (pc, word, physical) in enumerate(path.code):
             plan.address[n], plan.word[n], plan.physical[n] = pc, word, physical
@@ -169,7 +176,8 @@ class PolledWaits:
         return tuple(self._registers)
 
     def _path(self, start: Start, around: _Around) -> Path:
-        """The path of the next round: the remembered one if it is still there and taken."""
+        """Return the path of the next iteration. The path of an earlier wait at this PC is used
+        again if its code is unchanged and the next iteration takes it."""
         path = self._paths.get(start.pc)
         if path is not None and all(around.word(pc) == (w, at) for pc, w, at in path.code):
             try:
@@ -184,7 +192,7 @@ class PolledWaits:
         return path
 
     def _most(self, state: EngineState, path: Path, count: int) -> int:
-        """How many rounds there are before the next deadline."""
+        """Return how many iterations fit before the next deadline."""
         if state.deadline == NEVER and not path.counts:
             raise RefusedError("nothing will end this loop")
         limit = min(state.deadline, count + LONGEST_SKIP)
@@ -194,8 +202,9 @@ class PolledWaits:
 
 
 def _record(state: EngineState, pc: int, rounds: int, length: int) -> None:
-    """Record for the trace that ``rounds`` iterations of the loop at ``pc`` were skipped. The first of
-    them begins at the instruction count state.count."""
+    """Record for the trace that ``rounds`` iterations of the loop at ``pc`` were skipped.
+    ``length`` is the number of instructions of an iteration. The first skipped iteration begins at
+    the instruction count state.count."""
     if not state.trace or state.events_n == EVENTS:
         return
     event = state.events[state.events_n]

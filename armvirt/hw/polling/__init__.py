@@ -1,12 +1,14 @@
-"""Polled waits: loops that read the counter, a timer's ISTATUS or memory, without any other effect.
+"""Polled waits: loops that read the counter, a timer's ISTATUS or RAM, and have no effect but time.
 
-`decode` gives the effect of an instruction on intervals of values, `loop` evaluates one round of a
-loop for all its rounds in an interval of time, and finds how many rounds do the same. Nothing here
-knows an engine; `armvirt.hw.engine.waits` does. See docs/engine.md, "Polled waits".
+A *round* is one iteration of such a loop. `decode` gives the effect of an instruction on intervals
+of register values. `loop` evaluates all rounds in an interval of time at once, and finds how many
+rounds take the same path. This package does not use an engine: `armvirt.hw.engine.waits` calls this
+package for an engine. See docs/engine.md, "Polled waits".
 """
 
 LONGEST_ROUND = 512
-"""Instructions of a round, at most."""
+"""The maximum number of instructions in one iteration of a loop that may be skipped."""
 
 FEWEST_ROUNDS = 8
-"""Fewer rounds are executed."""
+"""The minimum number of iterations that are skipped at once. If fewer can be skipped, the engine
+executes them."""

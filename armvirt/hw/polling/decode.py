@@ -1,9 +1,9 @@
-"""Decode A64 instructions of polling loops (DDI 0487 C4.1). `decode` converts an instruction word to
-a `Step`: the effect of the instruction on the state of one iteration (a round) of the loop.
+"""Decode the A64 instructions of polling loops (DDI 0487 C4.1). `decode` converts an instruction
+word to a `Step`, which is the effect of the instruction on the state of one iteration (a *round*).
 
-`decode` knows the instructions whose whole effect is on general registers, NZCV, the PC and RAM, and
-the instructions without an effect on a CPU that runs alone. For any other instruction `decode`
-returns None, and a loop with such an instruction is not skipped.
+`decode` supports two kinds of instructions: instructions that change only general registers, NZCV,
+the PC and RAM, and instructions that have no effect on a CPU that runs alone. For any other
+instruction `decode` returns None, and a loop with such an instruction is not skipped.
 """
 
 from __future__ import annotations
@@ -38,17 +38,22 @@ from armvirt.hw.polling.interval import Interval
 from armvirt.hw.polling.round import Round
 
 SP, NOWHERE, NZCV = 32, 33, 34
-"""Indices of `Round.x` beside X0 to X30 and XZR: SP in use, the target of writes to XZR. NZCV stands
-for the flags in the registers of a `Step`."""
+"""`SP` and `NOWHERE` are indices of `Round.x` after X0 to X30 and XZR. `SP` is the stack pointer in
+use. `NOWHERE` receives the writes to XZR. `NZCV` is no index of `Round.x`: it is the number of the
+flags in ``reads`` and ``writes`` of a `Step`."""
 
 Run = Callable[["Round"], "int | None"]
-"""The effect of an instruction on a round. Returns the next PC, None for the next instruction."""
+"""Applies the effect of an instruction to the state of an iteration. Returns the next PC, or None
+if the next instruction follows in memory."""
 
 
 class Step:
-    """An instruction: its effect, the registers that it reads and writes.
+    """A decoded instruction.
 
-    ``system`` is the system register that MRS reads (its packed encoding; 0: no MRS), to X<rd>.
+    ``run`` applies the effect of the instruction. ``reads`` and ``writes`` are the numbers of the
+    registers that the instruction reads and writes. For MRS, ``system`` is the packed encoding of
+    the system register, and ``rd`` is the number of the target register; for any other instruction
+    ``system`` is 0. ``yields`` is True for YIELD.
     """
 
     __slots__ = ("rd", "reads", "run", "system", "writes", "yields")
@@ -68,7 +73,8 @@ class Step:
 
 
 def decode(word: int, pc: int) -> Step | None:
-    """The effect of the instruction ``word`` at ``pc``, None if it is not known."""
+    """Decode the instruction ``word`` at the address ``pc``. Returns None if its effect is not
+    known."""
     return _GROUPS[word >> 25 & 15](word, pc)
 
 
@@ -203,7 +209,8 @@ def _logical_immediate(word: int, width: int) -> Step | None:
 
 
 def bit_masks(n: int, imms: int, immr: int, width: int) -> int | None:
-    """DecodeBitMasks: the immediate of a logical instruction, None if the encoding is reserved."""
+    """Return the immediate value of a logical instruction (DecodeBitMasks in DDI 0487), or None if
+    the encoding is reserved."""
     length = (n << 6 | ~imms & 63).bit_length() - 1
     if length < 1 or 1 << length > width:
         return None
@@ -241,7 +248,8 @@ def _bitfield(word: int, width: int) -> Step | None:
     source = _operand(rn, width)
 
     def field(r: Round) -> tuple[Interval, int, int]:
-        """The field, its bits, and its place in the result."""
+        """Return the bit field, its width in bits, and the position of its lowest bit in the
+        result."""
         if last >= right:
             bits = last - right + 1
             return iv.truncate(iv.shift_right(source(r), right, width), bits), bits, 0
@@ -497,7 +505,8 @@ def _two_sources(word: int, width: int) -> Step | None:
 
 
 def _alternative(rm: int, width: int, inverts: int, increments: int) -> Callable[[Round], Interval]:
-    """The second value of CSEL, CSINC, CSINV, CSNEG."""
+    """Return the function that computes the result of CSEL, CSINC, CSINV or CSNEG if the condition
+    does not hold."""
     source = _operand(rm, width)
 
     def run(r: Round) -> Interval:
@@ -558,7 +567,9 @@ def _load_store(word: int, pc: int) -> Step | None:
 def _access(
     rt: int, size: int, is_load: bool, extends: int, address: Callable[[Round], int]
 ) -> Callable[[Round], None]:
-    """One transfer. ``extends``: the width to which a load sign-extends, 0: it does not."""
+    """Return the function that executes one load or store of ``size`` bytes with register ``rt``.
+    ``extends`` is the width in bits to which a load sign-extends the value, or 0 for a load that
+    zero-extends the value."""
     if not is_load:
         source = _operand(rt, 64)
 
@@ -583,7 +594,8 @@ def _exact(r: Round, n: int) -> int:
 
 
 def _acquire_release(word: int) -> Step | None:
-    """LDAR and STLR; the exclusives have other bits."""
+    """Decode LDAR and STLR. Returns None for exclusive loads and stores, which have other encodings
+    in the same group."""
     if word & LDAR_MASK not in (LDAR, STLR):
         return None
     rt, rn, is_load = word & 31, _stack(word >> 5 & 31), bool(word >> 22 & 1)

@@ -1,7 +1,9 @@
-"""PSTATE.NZCV on intervals: what set the flags last, and what a condition says of it.
+"""PSTATE.NZCV in the evaluation of a polling loop, where each register value is an interval.
 
-Flags are a tuple (kind, width, a, b): NZCV is that of a - b (`SUB`), a + b (`ADD`), or of the
-result ``a`` of a logical instruction (`LOGIC`); or it is the number ``a[0]`` (`KNOWN`).
+`Flags` is a tuple (kind, width, a, b) that describes the last instruction that set NZCV; ``a`` and
+``b`` are intervals. If ``kind`` is `SUB` or `ADD`, NZCV is the NZCV of a - b or a + b. If ``kind``
+is `LOGIC`, ``a`` is the result of a logical instruction. If ``kind`` is `KNOWN`, NZCV is the number
+``a[0]``. ``width`` is the width of the operands in bits.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ N, Z, C, V = 8, 4, 2, 1
 
 
 class UndecidedError(Exception):
-    """A condition holds for some of the values only.
+    """A condition holds for some values of an interval, but not for all of them.
 
-    The values are those of ``values``, and the condition changes at ``threshold``, if both are
-    known.
+    ``values`` is the interval, and the result of the condition changes at the value ``threshold``.
+    ``values`` is None if the interval or the threshold is not known.
     """
 
     def __init__(self, values: Interval | None = None, threshold: int = 0) -> None:
@@ -27,12 +29,13 @@ class UndecidedError(Exception):
 
 
 def known(nzcv: int) -> Flags:
-    """The flags N, Z, C, V as the bits 3 to 0 of ``nzcv``."""
+    """Return the flags for NZCV with a known value: N, Z, C, V are the bits 3 to 0 of ``nzcv``."""
     return KNOWN, 64, (nzcv, nzcv), iv.ZERO
 
 
 def number(flags: Flags) -> int | None:
-    """NZCV as a number, None if it is not the same for all values."""
+    """Return NZCV as a number (N is bit 3, V is bit 0), or None if NZCV is not the same for all
+    values."""
     kind, width, a, b = flags
     if kind == KNOWN:
         return a[0]
@@ -56,8 +59,8 @@ def number(flags: Flags) -> int | None:
 
 
 def holds(flags: Flags, condition: int) -> bool:
-    """Whether the condition (its code in an instruction) holds. `UndecidedError` if it holds for
-    some of the values only."""
+    """Return whether a condition holds for all values. ``condition`` is the 4-bit condition code of
+    the instruction. Raises `UndecidedError` if the condition holds for some values only."""
     if condition >= 14:
         return True
     nzcv = number(flags)
@@ -86,7 +89,8 @@ def _holds_for_all(flags: Flags, condition: int) -> bool:
 
 
 def _compare(a: Interval, b: Interval, width: int, condition: int) -> bool:
-    """EQ, HS, MI, VS, HI, GE, GT after a - b."""
+    """Return whether a condition holds after the subtraction a - b. ``condition`` has the bits 3 to
+    1 of the condition code: EQ, HS, MI, VS, HI, GE, GT."""
     if condition == 0:
         return _equal(a, b)
     if condition == 1:
@@ -102,7 +106,8 @@ def _compare(a: Interval, b: Interval, width: int, condition: int) -> bool:
 
 
 def _biased(a: Interval, width: int) -> Interval:
-    """Signed values in unsigned order."""
+    """Add 2**(width - 1) to signed values. An unsigned comparison of the sums gives the same result
+    as a signed comparison of the values."""
     sign = 1 << width - 1
     return iv.wrap(a[0] + sign, a[1] + sign, width)
 

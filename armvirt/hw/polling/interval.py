@@ -1,9 +1,9 @@
 """Arithmetic on intervals of register values.
 
-An interval is a pair (low, high) of unsigned integers, low <= high: the value is one of low..high.
-Each function returns an interval with all possible results (never too few, perhaps too many), and
-``width`` is 32 or 64 bits. Where a result would wrap for some of the values and not for others, it
-is "anything": (0, 2**width - 1).
+An interval is a pair (low, high) of unsigned integers, low <= high. The value of the register is
+one of low..high. Each function returns an interval that contains every possible result, and perhaps
+other values too. ``width`` is 32 or 64 bits. If a result wraps for some of the values but not for
+all of them, the interval is (0, 2**width - 1), which means that nothing is known about the result.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ ANYTHING: Interval = (0, (1 << 64) - 1)
 
 
 def top(width: int) -> Interval:
-    """Any value of ``width`` bits."""
+    """Return the interval of all values of ``width`` bits."""
     return 0, (1 << width) - 1
 
 
 def wrap(low: int, high: int, width: int) -> Interval:
-    """The integers low..high (of any sign and size) modulo 2**width."""
+    """Return the integers low..high modulo 2**width. ``low`` and ``high`` may be negative, or
+    greater than 2**width."""
     if low >> width == high >> width:
         mask = (1 << width) - 1
         return low & mask, high & mask
@@ -30,7 +31,7 @@ def wrap(low: int, high: int, width: int) -> Interval:
 
 
 def truncate(a: Interval, width: int) -> Interval:
-    """The low ``width`` bits."""
+    """Return the low ``width`` bits of the values."""
     return wrap(a[0], a[1], width)
 
 
@@ -43,17 +44,17 @@ def subtract(a: Interval, b: Interval, width: int) -> Interval:
 
 
 def multiply(a: Interval, b: Interval, width: int) -> Interval:
-    """The low half of the product."""
+    """Return the low ``width`` bits of the product."""
     return wrap(a[0] * b[0], a[1] * b[1], width)
 
 
 def multiply_high(a: Interval, b: Interval) -> Interval:
-    """Bits 127:64 of the product of unsigned 64-bit values."""
+    """Return bits 127:64 of the product of unsigned 64-bit values."""
     return a[0] * b[0] >> 64, a[1] * b[1] >> 64
 
 
 def divide(a: Interval, b: Interval, width: int) -> Interval:
-    """Unsigned division; a division by 0 gives 0 (DDI 0487 C6.2, UDIV)."""
+    """Divide unsigned values; a division by 0 gives 0 (DDI 0487 C6.2, UDIV)."""
     if b == ZERO:
         return ZERO
     if b[0] == 0:
@@ -62,7 +63,7 @@ def divide(a: Interval, b: Interval, width: int) -> Interval:
 
 
 def divide_signed(a: Interval, b: Interval, width: int) -> Interval:
-    """Signed division, rounded towards 0."""
+    """Divide signed values and round the quotient towards 0."""
     sign = 1 << width - 1
     if a[1] < sign and b[1] < sign:
         return divide(a, b, width)
@@ -80,7 +81,7 @@ def signed(value: int, width: int) -> int:
 
 
 def sign_extend(a: Interval, bits: int, width: int) -> Interval:
-    """Values of ``bits`` bits, sign-extended to ``width``."""
+    """Sign-extend values of ``bits`` bits to ``width`` bits."""
     sign = 1 << bits - 1
     if a[1] < sign:
         return a
@@ -91,7 +92,9 @@ def sign_extend(a: Interval, bits: int, width: int) -> Interval:
 
 
 def bitwise(a: Interval, b: Interval, operation: Callable[[int, int], int]) -> Interval:
-    """AND, ORR or EOR. The bits above the highest one that can differ are exact."""
+    """Apply AND, ORR or EOR, which is ``operation``. The bits of the result are exact above the
+    highest bit that can differ between two values of the same operand; the other bits are
+    unknown."""
     if a[0] == a[1] and b[0] == b[1]:
         result = operation(a[0], b[0])
         return result, result
@@ -133,5 +136,5 @@ def rotate_right(a: Interval, amount: int, width: int) -> Interval:
 
 
 def hull(a: Interval, b: Interval) -> Interval:
-    """The smallest interval that contains both."""
+    """Return the smallest interval that contains the intervals ``a`` and ``b``."""
     return min(a[0], b[0]), max(a[1], b[1])

@@ -1,14 +1,16 @@
-"""One round of a loop, evaluated for all its rounds in an interval of time.
+"""Evaluate a polling loop: prove that its next N iterations take the same path and have no effect.
 
-A round starts at an address with the registers of that moment, and ends at the first return to the
-address. `trace` follows the next round and gives its path; `rounds_alike` finds how many rounds take
-the same path without any effect but time.
+An iteration (a *round*) starts at an address with the present registers, and ends when the PC
+returns to this address. `trace` follows the next round and returns its path. `rounds_alike` finds
+how many rounds take this path and change nothing but the time.
 
-The proof: each counter read of a round is the interval of its values in all the rounds, so each
-register of the `Round` is an interval with the value of every round. Every branch must go the same
-way for the whole interval. What a round reads before it writes it (registers, NZCV, memory) must have
-at the end the value of the start. Then every round starts like the first one, but for what holds a
-count of the round before and is written before it is read.
+The proof evaluates all N rounds at once. Each read of a counter gives the interval of the values
+that this read returns in the N rounds. Therefore each register of the `Round` is an interval that
+contains the value of this register in every round. Each branch must go the same way for the whole
+interval. If a round reads a register, NZCV or memory before it writes it, the value at the end of
+the round must be the value at the start of the round. Then every round starts like the first round.
+Only a register or memory that each round writes before it reads it may differ, for example because
+it still holds a counter value of the previous round.
 """
 
 from __future__ import annotations
@@ -32,10 +34,14 @@ _CONTROLS = (CNTV_CTL_EL0, CNTP_CTL_EL0)
 
 
 class Path:
-    """The path of one round: the effect of each instruction and the next PC that it gives.
+    """The path of one iteration of a loop: its instructions, and the branches that are taken.
 
-    ``carried`` are registers that a round reads before it writes them, and writes. ``code`` are
-    the instructions, as (virtual address, word, physical address).
+    ``effects`` has a pair for each instruction: the function that computes its effect, and the next
+    PC (None for the following instruction). ``code`` has (virtual address, instruction word,
+    physical address) of each instruction. ``carried`` has the registers that an iteration reads
+    before it writes them, and also writes. ``keeps_flags`` is the same for NZCV. ``counts`` is True
+    if the path reads a counter or a timer control register, and ``yields`` is True if the path
+    contains YIELD.
     """
 
     __slots__ = ("_lines", "carried", "code", "counts", "effects", "keeps_flags", "yields")
@@ -49,11 +55,12 @@ class Path:
 
     @property
     def length(self) -> int:
-        """The instructions of a round."""
+        """The number of instructions in one iteration."""
         return len(self.code)
 
     def close(self, steps: list[Step]) -> None:
-        """The path is complete."""
+        """Complete the path after its last instruction was added. ``steps`` are its decoded
+        instructions."""
         read: set[int] = set()
         written: set[int] = set()
         for step in steps:
@@ -66,7 +73,8 @@ class Path:
         self._lines = {physical for _, _, physical in self.code}
 
     def check(self, end: Round) -> None:
-        """`RefusedError` if the next round would not start like this one."""
+        """Raise `RefusedError` if the next iteration would not start with the same state as this
+        iteration. ``end`` is the state at the end of this iteration."""
         start = end.start
         for n in self.carried:
             value = start.registers[31 if n > 30 else n]  # index 32 of a round is SP
@@ -81,14 +89,15 @@ class Path:
 
 
 class Rounds(NamedTuple):
-    """The rounds that are evaluated at once: ``number`` rounds of ``length`` instructions."""
+    """The iterations that are evaluated at once: ``number`` iterations of ``length`` instructions
+    each."""
 
     number: int
     length: int
 
 
 class _Evaluation:
-    """How a `Step` that reads a counter gets its interval."""
+    """Computes the values that the counter reads of a loop return in the evaluated iterations."""
 
     __slots__ = ("around", "rounds", "start")
 
@@ -96,8 +105,9 @@ class _Evaluation:
         self.start, self.around, self.rounds = start, around, rounds
 
     def read(self, register: int, index: int) -> Interval:
-        """The values that instruction ``index`` of the rounds reads from a counter or a control
-        register."""
+        """Return the interval of the values that one MRS reads in all evaluated iterations.
+        ``register`` is the packed encoding of a counter or of a timer control register. ``index``
+        is the number of the MRS in the iteration; the first instruction is 0."""
         first = self.start.retired + index
         last = first + (self.rounds.number - 1) * self.rounds.length
         ticks = self.around.ticks
@@ -115,8 +125,8 @@ def _control(around: Surroundings, register: int, count: Interval) -> Interval:
 
 
 def trace(start: Start, around: Surroundings) -> Path:
-    """The path of the round that begins at ``start``. `RefusedError` if it cannot be followed, or
-    has an effect."""
+    """Return the path of the iteration that begins at ``start``. Raises `RefusedError` if the
+    iteration has an effect, or if its path cannot be determined."""
     path, steps = Path(), []
     now = Round(start, around)
     one = _Evaluation(start, around, Rounds(1, 0))
@@ -151,7 +161,8 @@ def _step(path: Path, pc: int, around: Surroundings) -> Step:
 
 
 class _Reading(Round):
-    """A round for several rounds at once."""
+    """The state of several iterations that are evaluated at once, with the values of their counter
+    reads."""
 
     __slots__ = ("evaluation",)
 
@@ -171,9 +182,10 @@ def _reader(step: Step, index: int) -> Callable[[Round], None]:
 
 
 def evaluate(path: Path, start: Start, around: Surroundings, number: int) -> None:
-    """Prove that ``number`` rounds from ``start`` on take the path and have no effect.
+    """Prove that the next ``number`` iterations from ``start`` take ``path`` and have no effect.
 
-    `RefusedError` if they do not; `UndecidedError` if some may and some may not.
+    Raises `RefusedError` if an iteration takes another path or has an effect. Raises
+    `UndecidedError` if a branch goes one way in some of the iterations and another way in others.
     """
     now = _Reading(start, around, Rounds(number, path.length))
     for run, following in path.effects:
@@ -183,8 +195,9 @@ def evaluate(path: Path, start: Start, around: Surroundings, number: int) -> Non
 
 
 def rounds_alike(path: Path, start: Start, around: Surroundings, most: int) -> int:
-    """How many rounds, ``most`` at most, take the path from ``start`` on and have no effect; 0 if
-    they are too few. Not always the largest possible number."""
+    """Return a number of iterations, at most ``most``, that take ``path`` from ``start`` and have
+    no effect. Returns 0 if fewer than FEWEST_ROUNDS do. The result can be less than the largest
+    possible number."""
     number = most
     before: Interval | None = None
     for attempt in range(ATTEMPTS):
@@ -201,9 +214,15 @@ def rounds_alike(path: Path, start: Start, around: Surroundings, most: int) -> i
 
 
 def _fewer(undecided: UndecidedError, before: Interval | None, number: int, attempt: int) -> int:
-    """The next number of rounds to try: where the compared values reach the threshold, if they grow
-    or shrink evenly, else half of ``number``. ``before`` are the values of the last attempt, whose
-    first one (of round 0) is the same."""
+    """Return the next, smaller number of iterations to try after ``number`` iterations were
+    undecided.
+
+    If the compared values increase or decrease by equal amounts, the result is the number of
+    iterations after which the values reach the threshold. Otherwise the result is half of
+    ``number``. ``before`` is the interval of the compared values in the previous attempt, None in
+    the first attempt. The value of the first iteration is the same in both attempts: if the lower
+    bounds are equal, the values increase.
+    """
     guess = 0
     if undecided.values is not None and undecided.values not in _UNBOUNDED:
         low, high = undecided.values

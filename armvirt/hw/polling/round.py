@@ -1,5 +1,5 @@
-"""One iteration (a round) of a polling loop: its state, and the inputs that the round reads in
-addition to the general registers."""
+"""The state of one iteration (a *round*) of a polling loop, and the inputs that the iteration reads
+in addition to the general registers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from armvirt.records import NamedTuple
 
 
 class RefusedError(Exception):
-    """The loop cannot be skipped: it has an effect, or one that is not known."""
+    """The loop cannot be skipped, because it has an effect or because its effect is not known."""
 
 
 class Cell(NamedTuple):
-    """``size`` bytes of RAM at the physical address ``address``."""
+    """A range of RAM that one load or store accesses: ``size`` bytes at the physical address
+    ``address``."""
 
     address: int
     size: int
@@ -28,31 +29,39 @@ class Cell(NamedTuple):
 
 
 class Surroundings(Protocol):
-    """What a round reads beside its registers. None or False: not possible without an exit."""
+    """The inputs of a loop other than its registers: instructions, RAM, counters and timers.
+
+    A method returns None or False if the guest's access would not complete without an exception or
+    exit.
+    """
 
     def word(self, pc: int) -> tuple[int, int] | None:
-        """The instruction at virtual address ``pc`` and its physical address."""
+        """Return (instruction word at virtual address ``pc``, its physical address), or None."""
 
     def cell(self, address: int, size: int, *, write: bool) -> Cell | None:
-        """The RAM behind a virtual address."""
+        """Return the RAM at a virtual address, or None if the guest cannot read it. ``write`` means
+        that the guest must be able to write the RAM too."""
 
     def value(self, cell: Cell) -> int:
-        """What the RAM holds."""
+        """Return the present value of the RAM as a little-endian integer."""
 
     def readable(self, register: int) -> bool:
-        """Whether MRS reads the counter or the timer control register (packed encoding)."""
+        """Return whether MRS can read a counter or a timer control register without a trap.
+        ``register`` is its packed encoding."""
 
     def ticks(self, register: int, count: int) -> int:
-        """The value of the counter, or the count that the timer of a control register compares,
-        at an instruction count. Not reduced modulo 2**64."""
+        """Return the counter value in ticks at the instruction count ``count``. ``register`` is a
+        counter, or a timer control register; for a timer control register the value is the one that
+        the timer compares with CVAL. The value is not reduced modulo 2**64."""
 
     def comparator(self, register: int) -> tuple[int, int]:
-        """CTL (ENABLE and IMASK) and CVAL of the timer of a control register."""
+        """Return (CTL, CVAL) of the timer whose control register is ``register``. CTL has the bits
+        ENABLE and IMASK."""
 
 
 class Start(NamedTuple):
-    """The start of a round: ``retired`` instructions have retired, ``registers`` are X0 to X30 and
-    SP, ``nzcv`` is N, Z, C, V as the bits 3 to 0."""
+    """The start of an iteration. ``retired`` is the instruction count. ``registers`` are X0 to X30
+    and SP. N, Z, C, V are the bits 3 to 0 of ``nzcv``."""
 
     pc: int
     retired: int
@@ -61,7 +70,8 @@ class Start(NamedTuple):
 
 
 class Round:
-    """The state of a round: registers, flags and the memory that it has read and written."""
+    """The state of an iteration (a *round*): registers, flags, and the RAM that it has read and
+    written."""
 
     __slots__ = ("around", "base", "flags", "loaded", "start", "stored", "x")
 
@@ -99,7 +109,8 @@ class Round:
         return cell
 
     def check_memory(self) -> None:
-        """`RefusedError` if a later round would load another value than this one."""
+        """Raise `RefusedError` if the next iteration would load another value from RAM than this
+        iteration."""
         for cell, value in self.stored.items():
             for other, before in self.loaded.items():
                 if cell == other:

@@ -1,8 +1,8 @@
-"""The engine with its hooks in Python, called through ctypes. This engine is slow, needs no
-compiler, and gives the same results as native.c.
+"""The engine with its hooks in Python, called through ctypes. It needs no compiler, gives the same
+results as native.c, and is slower.
 
-Read this file first: native.c implements the same in C. Both engines must do the tests in a hook in
-the same order.
+Read this file first: native.c implements the same hooks in C. In both engines a hook must check its
+conditions in the same order.
 """
 
 from __future__ import annotations
@@ -114,8 +114,9 @@ class PortableEngine(Engine):
     def _guarded(
         self, function: Callable[..., object], default: object = None
     ) -> Callable[..., object]:
-        """Wrap a hook. If the hook raises, the engine stops and `run` raises the exception; ctypes
-        would print and drop the exception."""
+        """Wrap a hook. If the hook raises an exception, the engine stops and `run` raises this
+        exception. Without the wrapper ctypes would only print the exception. ``default`` is the
+        result of the hook after an exception."""
 
         # Otherwise the hook would keep the engine alive.
         method, owner = weakref.WeakMethod(function), weakref.ref(self)
@@ -145,7 +146,8 @@ class PortableEngine(Engine):
         self._note_block(tb.pc, tb.size)
 
     def _note_block(self, pc: int, size: int) -> None:
-        """Remember the address of a translated block, if the block has marks (`marks.marks_of`)."""
+        """Remember the address of a translated block if the block has special instructions
+        (`marks.marks_of`)."""
         if size >= 4 and marks.marks_of(self, pc, size)[0]:
             self._marked.add(pc)
             if len(self._marked) > marks.MARKED_ADDRESSES:
@@ -182,15 +184,16 @@ class PortableEngine(Engine):
             marks.open_marked(self, pc, size)
 
     def _poll_if_due(self) -> None:
-        """If the last look for requests of the host (`PeCallbacks.poll`) was `POLL_NS` ago or
-        earlier, look again at the next block. Called after slow work that executes few
+        """If the last call of `PeCallbacks.poll` was `POLL_NS` or more host nanoseconds ago, make
+        the next block call it again. Called after operations that take much host time but few
         instructions."""
         if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
             self.state.poll_at = self.state.count
 
     def _poll_host(self, pc: int, count: int) -> int:
-        """Every POLL_INSNS instructions, before the block at ``pc``. Returns the count, to which a
-        polled wait that begins here may have been added."""
+        """Call `PeCallbacks.poll` if it is due. Called every POLL_INSNS instructions, before the
+        block at ``pc``. If a polled wait begins at ``pc``, it may be skipped. Returns the
+        instruction count including the skipped instructions."""
         state = self.state
         if state.skip and not state.tail:
             count += suspects.block(self, pc, count)
@@ -255,7 +258,8 @@ class PortableEngine(Engine):
 
     def _close_block(self, pc: int, number: int, esr: int, target: int) -> bool:
         """Add the executed instructions of the open block (the translated block that is executing)
-        to ``state.count``. Returns False if ``pc`` is not in the block."""
+        to ``state.count``. ``number`` is the exception number that the core reports. Returns False
+        if ``pc`` is not in the block; then the engine leaves with FAULT."""
         state, ec = self.state, exception_class(esr)
         if state.open:
             # A fetch fault is taken after the last instruction of the block. ISV of a software step
@@ -331,9 +335,10 @@ class PortableEngine(Engine):
         self._act(self.dispatch(Callback.EL2), pc)
 
     def _emulated(self, pc: int) -> bool:
-        """Whether the PE emulates this UNDEFINED instruction, which is copied to the state. The PE
-        emulates MRS and MSR with op0 = 3 and CRn = 4 or 12 (GIC CPU interface), HLT, MRS of
-        CNTPCTSS_EL0 and CNTVCTSS_EL0 (FEAT_ECV), WFET and WFIT (FEAT_WFxT)."""
+        """Return whether the PE emulates the UNDEFINED instruction at ``pc``, and if so, copy the
+        instruction to the state. The PE emulates MRS and MSR with op0 = 3 and CRn = 4 or 12 (GIC
+        CPU interface), HLT, MRS of CNTPCTSS_EL0 and CNTVCTSS_EL0 (FEAT_ECV), WFET and WFIT
+        (FEAT_WFxT)."""
         state, insn = self.state, self.fetch(pc)
         access = is_msr_mrs(insn)
         icc = (

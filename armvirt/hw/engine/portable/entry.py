@@ -46,7 +46,8 @@ def record(engine: Engine, what: What, esr: int, elr: int, target: int) -> None:
 
 
 def enter_el1(engine: Engine, what: What, esr: int, far: int | None) -> None:
-    """Take an exception to EL1 at the present PC. The instruction count increases by one."""
+    """Take an exception to EL1 at the present PC. The instruction count increases by one. ``far``
+    is None if the exception does not write FAR_EL1."""
     state, pstate, pc = engine.state, engine.pstate, engine.pc
     vbar, sync = engine.read(abi.R_VBAR_EL1), what == What.SYNC
     target = take_exception(engine, Vector(what * VECTOR_BYTES), esr if sync else None, far)
@@ -57,8 +58,9 @@ def enter_el1(engine: Engine, what: What, esr: int, far: int | None) -> None:
 
 
 def _watch_vectors(engine: Engine, in_vectors: bool, pc: int) -> None:
-    """Leave with VECTOR_LOOP if the exception vectors fault at the same address
-    VECTOR_FAULT_LIMIT times."""
+    """Leave with VECTOR_LOOP if the exception vectors fault VECTOR_FAULT_LIMIT times at the same
+    address. ``in_vectors`` is True if the exception at ``pc`` is synchronous and from the
+    vectors."""
     state = engine.state
     if in_vectors and pc == state.last_vector_elr:
         state.vector_faults += 1
@@ -71,8 +73,9 @@ def _watch_vectors(engine: Engine, in_vectors: bool, pc: int) -> None:
 
 
 def apply_lines(engine: Engine) -> None:
-    """Take an interrupt that is signalled and not masked. Pass a masked interrupt to Unicorn's
-    core, which takes the interrupt when the guest unmasks it."""
+    """Take a virtual interrupt that is signalled and not masked. If a signalled interrupt is
+    masked, set its bit (VI or VF) in HCR_EL2 of Unicorn's core. The core then takes the interrupt
+    when the guest unmasks it."""
     state = engine.state
     lines = (LINE_IRQ if state.virq else 0) | (LINE_FIQ if state.vfiq else 0)
     if lines:
@@ -89,8 +92,9 @@ def apply_lines(engine: Engine) -> None:
 
 
 def _native_irq(engine: Engine, pc: int) -> What | None:
-    """IRQ or FIQ, if Unicorn's core has just taken this virtual interrupt by itself because the
-    guest unmasked the interrupt; else None. ``pc`` is the address of the next instruction."""
+    """Return `What.IRQ` or `What.FIQ` if Unicorn's core has just taken this virtual interrupt by
+    itself, because the guest unmasked the interrupt. Otherwise return None. ``pc`` is the address
+    of the next instruction."""
     state, kind = engine.state, pc >> 7 & 3
     if (
         kind not in (1, 2)

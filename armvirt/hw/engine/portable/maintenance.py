@@ -1,5 +1,5 @@
-"""TLB and cache maintenance by the guest: the part that Unicorn's core does not do, and the
-broadcast to the other CPUs."""
+"""TLB and cache maintenance by the guest: the operations that Unicorn's core does not do
+completely, and their broadcast to the other CPUs."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ from armvirt.hw.engine.state import Callback, Stat
 
 
 def _page_mapped(engine: Engine, va: int, asid: int | None) -> bool:
-    """Whether the translation tables still map ``va`` through a level 3 table. The result is always
-    False for a granule other than 4 KiB, and for an ASID other than the current ASID.
+    """Return whether the translation tables still map ``va`` through a level 3 table. ``asid`` is
+    None if the TLBI applies to all ASIDs. The result is False for a granule other than 4 KiB, and
+    for an ASID other than the current ASID.
 
     If the result is True, every TLB entry of ``va`` is an entry for a page, and the core's flush of
-    one page is sufficient. If the result is False, ``va`` may be in a block, which the core may
-    have cached as many pages. (Break-before-make, DDI 0487 D8.16, requires that the block's
-    descriptor is invalid or still a block at this moment.) The stage-2 map is the identity, so the
-    address of a table is a physical address.
+    one page is sufficient. If the result is False, ``va`` may be in a block mapping, which the core
+    may have cached as many pages. (Break-before-make, DDI 0487 D8.16, requires that the descriptor
+    of such a block is invalid or still a block descriptor at this moment.) The stage-2 map is the
+    identity, so the address of a table is a physical address.
     """
     tcr, high = engine.read_system(TCR_EL1), va >> UPPER_RANGE_SHIFT & 1
     ttbr = engine.read(abi.R_TTBR1_EL1 if high else abi.R_TTBR0_EL1)
@@ -82,8 +83,8 @@ def _broadcast(engine: Engine, encoding: int, value: int) -> None:
 
 
 def tlbi(engine: Engine, r: abi.CpReg) -> None:
-    """Complete a TLBI at EL1. Flush the whole TLB if the core's flush of one page is not
-    sufficient. Broadcast an Inner Shareable TLBI."""
+    """Complete a TLBI that the guest executes at EL1. If the core's flush of one page is not
+    sufficient, flush the whole TLB. Broadcast an Inner Shareable TLBI to the other CPUs."""
     value, state = r.val, engine.state
     state.stats[Stat.TLBI] += 1
     if r.op2 & TLBI_BY_VA:
@@ -96,8 +97,8 @@ def tlbi(engine: Engine, r: abi.CpReg) -> None:
 
 
 def cache(engine: Engine, esr: int, pc: int) -> bool:
-    """Complete cache maintenance that trapped only because the engine sets HCR_EL2.TPU. Returns
-    False for a trap that EL2 must handle."""
+    """Complete an instruction for cache maintenance that trapped only because the engine sets
+    HCR_EL2.TPU. Returns False if EL2 must handle the trap."""
     state, (encoding, _, rt) = engine.state, decode_sysreg(esr)
     if not state.native_maintenance or encoding >> OP0_SHIFT != 1:
         return False

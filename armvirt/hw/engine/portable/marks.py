@@ -1,5 +1,8 @@
-"""Marks of a translated block: its instructions that set, clear or wait for the event register, and
-YIELD (DDI 0487 D1.6.1)."""
+"""Find the special instructions of a translated block and apply their effects.
+
+The special instructions (the *marks* of the block) set, clear or wait for the event register (WFE,
+SEV, SEVL, ERET; DDI 0487 D1.6.1), or end the time slice (YIELD).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ MARKED_ADDRESSES = 1 << 16  # the maximum number of addresses that the engine re
 
 
 class Everywhere(set[int]):
-    """A set that contains every address, so every block is examined for marks. An `Everywhere`
-    replaces a set of marked addresses that has more than MARKED_ADDRESSES elements."""
+    """A set that contains every address. If the set of the addresses of marked blocks gets more
+    than MARKED_ADDRESSES elements, the engine replaces it by an `Everywhere`, and then examines
+    every block for special instructions (marks)."""
 
     def __contains__(self, pc: object) -> bool:
         return True
@@ -23,10 +27,14 @@ class Everywhere(set[int]):
 
 
 def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
-    """Read the code of a translated block of ``size`` bytes at ``pc``. Returns (marks, index of the
-    first SEV, index of the first SEVL). An index of ``size`` means that the block has no such
-    instruction. A translated block never crosses a page boundary, so one address translation is
-    sufficient."""
+    """Find the special instructions (marks) in the code of a translated block of ``size`` bytes at
+    ``pc``.
+
+    Returns (`Marks` bits, index of the first SEV, index of the first SEVL). An index is in
+    instructions; ``size`` means that the block has no such instruction. If the code is not
+    readable, the bit UNREAD is set. A translated block never crosses a page boundary, so one
+    address translation is sufficient.
+    """
     pa = engine.translate(pc, execute=True)
     if pa is None:
         return Marks.UNREAD, 0, 0
@@ -40,9 +48,9 @@ def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
 
 
 def open_marked(engine: Engine, pc: int, size: int) -> None:
-    """Find the special instructions (marks) of a block each time the block begins. The marks of the
-    last time may be wrong, because another address space may have another block at the same
-    address."""
+    """Find the special instructions (marks) of a block that begins, and store them in the state.
+    This is done each time the block begins, because meanwhile the guest may have switched to an
+    address space with other code at this address."""
     state = engine.state
     state.marks, state.block_sev, state.block_sevl = marks_of(engine, pc, size)
     if state.marks & (
@@ -52,12 +60,12 @@ def open_marked(engine: Engine, pc: int, size: int) -> None:
 
 
 def retire(engine: Engine, done: int, can_wait: bool = True) -> None:
-    """Apply the marks of the open block (the translated block that is executing) when ``done`` of
-    its instructions have retired (DDI 0487 D1.6.1).
+    """Apply the effects of the special instructions (marks) in the block that is executing.
+    ``done`` is the number of instructions of the block that have retired (DDI 0487 D1.6.1).
 
-    SEVL and ERET set the event register of this CPU; SEV sets the event register of all CPUs. If
-    the block ends in WFE and the event register is set, or ``can_wait`` is False, the WFE clears
-    the event register and completes. Otherwise the run ends after the WFE.
+    SEVL and ERET set the event register of this CPU. SEV sets the event registers of all CPUs. A
+    WFE at the end of the block completes and clears the event register if the event register is
+    set, or if ``can_wait`` is False. Otherwise the run ends after the WFE.
     """
     state, end = engine.state, engine.state.count + done
     marks, state.marks = state.marks, 0

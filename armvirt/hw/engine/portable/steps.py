@@ -44,9 +44,9 @@ def stepped(engine: Engine) -> None:
 
 
 def debug_register(engine: Engine, esr: int, pc: int) -> bool:
-    """Complete an access to a debug register that trapped only because of the single steps. The
-    guest accesses its own value, not the step bits of the engine. Returns False if EL2 traps the
-    access."""
+    """Complete an access to a debug register that trapped only because the engine executes single
+    steps. The guest reads and writes its own value, without the bits that the engine sets for the
+    steps. Returns False if EL2 traps the access; then nothing has changed."""
     encoding, is_read, rt = decode_sysreg(esr)
     if encoding >> OP0_SHIFT != 2 or engine.state.mdcr & MDCR_TDA:
         return False

@@ -1,7 +1,9 @@
-"""What the portable engine suspects to be a polled wait; waits.h has the same in C.
+"""Detect loops that may be polled waits, for the portable engine. waits.h does the same in C.
 
-A suspicion needs no proof: `armvirt.hw.engine.waits` has it. So the two engines may suspect at other
-times, and both runs are the same. Results are instructions to add to the count.
+A detected loop is only a suspect: `armvirt.hw.engine.waits` proves whether it can be skipped.
+Therefore the two engines may detect a loop at different times, and the result of the run is still
+the same. `read` and `block` return the number of skipped instructions, which the caller adds to the
+instruction count.
 """
 
 from __future__ import annotations
@@ -24,8 +26,12 @@ _WATCHED = [abi.x_register(n) for n in range(31)] + [abi.R_SP]
 
 
 def read(engine: Engine, pc: int, count: int) -> int:
-    """An MRS at ``pc`` reads a counter or ISTATUS: ask when it has returned at an equal
-    distance often enough."""
+    """Handle an MRS of a counter or of ISTATUS at ``pc``; ``count`` is the instruction count before
+    it.
+
+    If the MRS has executed often enough, each time after an equal number of instructions (the
+    distance), try to skip iterations of its loop. Returns the number of skipped instructions.
+    """
     state = engine.state
     site, run = state.sites[pc >> 2 & SITES - 1], state.stats[Stat.RUN]
     distance, site.count = count - site.count, count
@@ -45,8 +51,14 @@ def read(engine: Engine, pc: int, count: int) -> int:
 
 
 def block(engine: Engine, pc: int, count: int) -> int:
-    """A block begins at ``pc``, and a poll is due or a watch waits for a block: ask when the
-    watched block has returned with the same registers and at an equal distance."""
+    """Handle the start of a block at ``pc`` when a poll is due or a watch is active. ``count`` is
+    the instruction count at the start of the block.
+
+    A *watch* waits until one block, the watched block, executes again. If the block executes twice
+    more after an equal number of instructions with the same registers, it is in a loop that may be
+    a polled wait. Then `block` tries to skip iterations of the loop. Returns the number of skipped
+    instructions.
+    """
     state = engine.state
     if not state.watch_left:
         _begin(engine, pc, count)
@@ -92,16 +104,17 @@ def _set_period(engine: Engine, polls: int) -> None:
 
 
 def _may_ask(engine: Engine) -> bool:
-    """Whether the engine may ask about a block. An engine that has not asked yet lets some watches
-    pass."""
+    """Return whether the engine may try to prove that a block is in a polled wait. An engine that
+    has not tried this yet ignores the result of its first watches, because the first proof imports
+    the modules of the proof."""
     state = engine.state
     state.first_ask = max(state.first_ask - WATCH_WORTH, FIRST_ASK)
     return state.first_ask == FIRST_ASK
 
 
 def _ask(engine: Engine, pc: int, count: int) -> tuple[int, bool]:
-    """The instructions to add to ``count``, the count before the instruction at ``pc``; whether
-    the loop was refused."""
+    """Try to skip iterations of the loop at ``pc``. ``count`` is the instruction count before the
+    instruction at ``pc``. Returns (skipped instructions, True if the loop cannot be skipped)."""
     state = engine.state
     opened, open_ = state.count, state.open
     state.count, state.open, state.pc, state.value = count, 0, pc, 0

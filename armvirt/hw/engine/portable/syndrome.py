@@ -1,5 +1,5 @@
-"""The exception record of Unicorn's core: ESR, FAR and target EL, corrected where the core differs
-from the architecture."""
+"""Read the exception record of Unicorn's core (ESR, FAR and target EL), and correct the ESR where
+the core differs from the architecture."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def read(engine: Engine) -> tuple[int, int, int]:
 
 
 def repair(engine: Engine, esr: int, target: int, pc: int) -> int:
-    """Correct the core's syndrome where it differs from the architecture (DDI 0487, ISS
-    encodings)."""
+    """Return the ESR that the architecture requires for this exception (DDI 0487, ISS encodings).
+    ``esr`` and ``target`` are the ESR and the target EL that the core reports; ``pc`` is the
+    preferred return address."""
     if exception_class(esr) == EC.DABT_LOWER and target == 2 and esr & ISV:
         # ISV must be 0 for a load or store with writeback, but the core sets ISV.
         writeback = engine.fetch(pc) & WRITEBACK_MASK == WRITEBACK

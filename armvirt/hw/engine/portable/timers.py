@@ -29,16 +29,16 @@ def _counter_at(engine: Engine, count: int) -> int:
 
 
 def _el0_denied(engine: Engine, encoding: int) -> bool:
-    """Whether CNTKCTL_EL1 denies this access at EL0. If so, Unicorn's core itself takes the trap to
-    EL1."""
+    """Return whether CNTKCTL_EL1 denies an access at EL0. In this case Unicorn's core itself takes
+    the exception to EL1."""
     if engine.pstate & PSTATE_EL:
         return False
     return not engine.read_system(CNTKCTL_EL1) & EL0_ENABLES[encoding]
 
 
 def _trapped_to_el2(engine: Engine, encoding: int) -> bool:
-    """Whether CNTHCTL_EL2 (layout of E2H = 0) traps an access at EL1, or an access at EL0 that EL1
-    permits."""
+    """Return whether CNTHCTL_EL2 (in its layout for HCR_EL2.E2H = 0) traps an access to EL2. The
+    access is at EL1, or at EL0 and permitted by CNTKCTL_EL1."""
     cnthctl, crm = engine.state.cnthctl, encoding >> CRM_SHIFT & CRM_MASK
     if crm == 0:
         return (
@@ -48,11 +48,11 @@ def _trapped_to_el2(engine: Engine, encoding: int) -> bool:
 
 
 def _refuse(engine: Engine) -> int:
-    """Make Unicorn's core trap the access with a syndrome, as if the access were at EL0 with
-    CNTKCTL_EL1 = 0.
+    """Make Unicorn's core trap an access that must trap to EL2. The core then takes the exception
+    of an access at EL0 with CNTKCTL_EL1 = 0, because a hook cannot take an exception and this core
+    has no trap of the virtual timer (FEAT_ECV).
 
-    A hook cannot take an exception, and this core has no trap of the virtual timer (FEAT_ECV).
-    `_on_intr` restores PSTATE and CNTKCTL_EL1, and redirects the exception to EL2.
+    `PortableEngine._on_intr` restores PSTATE and CNTKCTL_EL1, and redirects the exception to EL2.
     """
     state = engine.state
     state.denied, state.denied_pstate = 1, engine.pstate
