@@ -361,14 +361,16 @@ class Board:
         return event
 
     def _exit(self, vcpu: Vcpu, exit: KvmExit) -> bool:
-        return _EXITS[type(exit)](self, vcpu, exit)
-
-    def _mmio(self, _vcpu: Vcpu, exit: MmioExit) -> bool:
+        if type(exit) is not MmioExit:
+            return _EXITS[type(exit)](self, vcpu, exit)
         if exit.is_write:
             exit.abort = not self.mmio.write(exit.phys_addr, exit.size, exit.data)
             return False
         value = self.mmio.read(exit.phys_addr, exit.size)
-        exit.abort, exit.data = value is None, value or 0
+        if value is None:
+            exit.abort = True
+        else:
+            exit.data = value
         return False
 
     def _end(self, vcpu: Vcpu, exit: SystemEventExit | StuckExit) -> bool:
@@ -425,7 +427,6 @@ class Board:
 
 #: The handlers of the exits that the hypervisor does not handle.
 _EXITS: dict[type, Callable[[Board, Vcpu, Any], bool]] = {
-    MmioExit: Board._mmio,
     SystemEventExit: Board._end,
     StuckExit: Board._end,
     SemihostingExit: Board._semihosting_call,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from armvirt.arch.bits import MASK64
@@ -88,11 +88,6 @@ class Context:
     def sp(self, value: int) -> None:
         self.engine.sp = value
 
-    @property
-    def big_endian(self) -> bool:
-        """Whether the access that caused the present exit is big-endian."""
-        return bool(self.engine.state.big_endian)
-
     def fetch(self, va: int) -> int:
         """The instruction word at ``va``; 0 if the fetch would fault."""
         return self.engine.fetch(va)
@@ -173,6 +168,17 @@ class Context:
         syndrome names. Returns the `Action` for the engine."""
         self.engine.state.rt_value = value
         return Action.WRITE_RT | Action.ADVANCE
+
+    def call_arguments(self) -> list[int]:
+        """X0 to X3 at the HVC or SMC of the present exit."""
+        values: list[int] = self.engine.state.arguments[:]
+        return values
+
+    def answer_call(self, results: Sequence[int]) -> int:
+        """Complete an HVC or SMC: write ``results`` to X0 to X3. Returns the `Action` for the
+        engine."""
+        self.engine.state.arguments[:] = results
+        return Action.WRITE_RESULTS
 
     def translate(self, va: int) -> int | None:
         """The IPA of ``va`` in the current translation regime; None if stage 1 does not map ``va``.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
+from struct import Struct
 
 from armvirt.arch.esr import EC_SHIFT, ISS_MASK
-from armvirt.arch.named import HPFAR_FIPA
-from armvirt.hw.engine.state import Action
+from armvirt.hw.engine.state import Action, EngineState
 from armvirt.records import NamedTuple
 
-__all__ = ["Action", "ExitKind", "SyncExit", "new_exit"]
+__all__ = ["EXIT_OFFSET", "Action", "ExitKind", "SyncExit", "exit_fields", "new_exit"]
 
 
 class ExitKind(Enum):
@@ -35,18 +35,20 @@ class ExitKind(Enum):
 class SyncExit(NamedTuple):
     """A synchronous exception to EL2, as the EL2 registers show it (DDI 0487 D17.2.37 ESR_ELx).
 
+    ``ipa`` is the faulting IPA of a stage-2 abort: HPFAR_EL2.FIPA and the page offset of FAR_EL2.
     ``pc`` is ELR_EL2. ``rt`` is the register that the syndrome names (31: none or XZR), and
     ``rt_value`` is its 64-bit value. ``insn`` is the instruction word; 0 means that the engine has
-    not read the instruction.
+    not read the instruction. ``big_endian`` is 1 if a data abort is of a big-endian access.
     """
 
     esr: int
     far: int
-    hpfar: int
+    ipa: int
     pc: int
     rt: int
     rt_value: int
     insn: int = 0
+    big_endian: int = 0
 
     @property
     def ec(self) -> int:
@@ -56,13 +58,12 @@ class SyncExit(NamedTuple):
     def iss(self) -> int:
         return self.esr & ISS_MASK
 
-    @property
-    def ipa(self) -> int:
-        """The faulting IPA: HPFAR_EL2.FIPA and the page offset of FAR_EL2."""
-        return (self.hpfar & HPFAR_FIPA) << 8 | self.far & 0xFFF
 
-
-new_exit: Callable[[tuple[int, int, int, int, int, int, int]], SyncExit] = partial(
-    tuple.__new__, SyncExit
-)
+new_exit: Callable[[tuple[int, ...]], SyncExit] = partial(tuple.__new__, SyncExit)
 """Make a `SyncExit` from all its fields; faster than the Python constructor of a NamedTuple."""
+
+exit_fields: Callable[[EngineState, int], tuple[int, ...]]
+exit_fields = Struct(f"<{len(SyncExit._fields)}Q").unpack_from
+"""Read all fields of a `SyncExit` at once from an engine's state, from the offset `EXIT_OFFSET`."""
+
+EXIT_OFFSET = int(vars(EngineState)["esr"].offset)

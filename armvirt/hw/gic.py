@@ -43,7 +43,7 @@ class PhysicalGic:
         if cpus < 1:
             raise ValueError("a GIC needs at least one CPU")
         self._cpus = [_CpuState() for _ in range(cpus)]
-        self._deliverable = [False] * cpus
+        self.irq_requests = [False] * cpus
         self.changed = [True] * cpus
         self.on_change: Callable[[int], None] | None = None
 
@@ -58,7 +58,7 @@ class PhysicalGic:
         """Reset: all lines low, no interrupt active, PPIs disabled."""
         for cpu, state in enumerate(self._cpus):
             state.reset()
-            self._deliverable[cpu] = False
+            self.irq_requests[cpu] = False
 
     # Inputs and EL2's registers ------------------------------------------------------------------
 
@@ -142,15 +142,15 @@ class PhysicalGic:
 
     def deliverable(self, cpu: int) -> bool:
         """Whether an interrupt is signalled to EL2: enabled, pending and not active."""
-        return self._deliverable[cpu]
+        return self.irq_requests[cpu]
 
     def update(self, cpu: int) -> None:
         """Recompute the interrupt request to EL2 on one CPU. Every mutation calls this function
         last."""
         self.changed[cpu] = True
         deliverable = self._ready(self._cpus[cpu]) != 0
-        if deliverable != self._deliverable[cpu]:
-            self._deliverable[cpu] = deliverable
+        if deliverable != self.irq_requests[cpu]:
+            self.irq_requests[cpu] = deliverable
             if self.on_change is not None:
                 self.on_change(cpu)
 
@@ -189,4 +189,4 @@ class PhysicalGic:
         for cpu, (own, saved) in enumerate(zip(self._cpus, cpus, strict=True)):
             own.line, own.latch = saved["line"], saved["latch"]
             own.active, own.enabled = saved["active"], saved["enabled"]
-            self._deliverable[cpu] = self._ready(own) != 0
+            self.irq_requests[cpu] = self._ready(own) != 0

@@ -57,8 +57,8 @@ from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.config import HostConfig
 from armvirt.hw.context import Context
 from armvirt.hw.engine import Action, Leave
-from armvirt.hw.engine.state import WAIT_RECORD, EventRecord, Shadowed, Waits
-from armvirt.hw.exit import ExitKind, SyncExit, new_exit
+from armvirt.hw.engine.state import WAIT_RECORD, EngineState, EventRecord, Shadowed, Waits
+from armvirt.hw.exit import EXIT_OFFSET, ExitKind, SyncExit, exit_fields, new_exit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
 from armvirt.hw.shadow import OnRepeats, ShadowRegisters
@@ -102,6 +102,7 @@ class Pe:
         self.vif.on_change = self._lines_changed
         self.timer.on_change = self._timer_changed
         self.context: Context | None = None
+        self._state: EngineState  # of the bound context's engine
         self.vcpu_id = -1
         self.on_poll: Callable[[], bool] = lambda: False
         self._el2: dict[int, int] = {}
@@ -126,7 +127,7 @@ class Pe:
         of the context."""
         self.context, self.vcpu_id = context, vcpu_id
         context.engine.callbacks = self
-        state = context.engine.state
+        self._state = state = context.engine.state
         state.frequency, state.counter_start = self.timer.frequency_hz, self.timer.counter.start
         state.ns_per_insn = self.ns_per_insn
         state.cntkctl_bits = KCTL_BITS_ECV if self.ecv else KCTL_BITS
@@ -355,16 +356,14 @@ class Pe:
     # -- callbacks of the engine (hw.engine.callbacks.PeCallbacks) --
 
     def el2_exit(self) -> int:
-        assert self.context is not None
-        self.shadow.write_back()
-        s, cpu = self.context.engine.state, self.index
-        action = self._on_exit(new_exit((s.esr, s.far, s.hpfar, s.pc, s.rt, s.rt_value, 0)))
-        if self.gic.deliverable(
-            cpu
-        ):  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) can make a high line deliverable
-            s.stop = 1
-        if self.vif.changed or self.timer.changed or self.gic.changed[cpu]:
-            self.shadow.load()
+        state, shadow, gic, cpu = self._state, self.shadow, self.gic, self.index
+        if state.dirty or shadow.repeating:
+            shadow.write_back()
+        action = self._on_exit(new_exit(exit_fields(state, EXIT_OFFSET)))
+        if gic.irq_requests[cpu]:  # a deactivation by MMIO (GICV_EOIR, ICACTIVER) of a high line
+            state.stop = 1
+        if self.vif.changed or self.timer.changed or gic.changed[cpu]:
+            shadow.load()
         return action
 
     def undefined(self) -> int:

@@ -31,12 +31,12 @@ class ShadowRegisters:
 
     __slots__ = (
         "_on_repeats",
-        "_repeating",
         "_shadow",
         "_state",
         "clock",
         "cpu",
         "gic",
+        "repeating",
         "timer",
         "vif",
     )
@@ -52,7 +52,7 @@ class ShadowRegisters:
         self.cpu, self.clock, self.vif, self.timer, self.gic = cpu, clock, vif, timer, gic
         self._state: EngineState | None = None
         self._shadow: Shadow | None = None
-        self._repeating = False
+        self.repeating = False
         self._on_repeats: OnRepeats = lambda _: None
 
     def attach(self, state: EngineState) -> None:
@@ -95,7 +95,7 @@ class ShadowRegisters:
         """
         shadow = self._shadow
         if shadow is not None:
-            self._on_repeats, self._repeating = on_repeats, True
+            self._on_repeats, self.repeating = on_repeats, True
             shadow.repeat, shadow.repeat_lr, shadow.repeat_hcr = 1, self.vif.lr[0], self.vif.hcr
 
     def write_back(self) -> None:
@@ -105,7 +105,7 @@ class ShadowRegisters:
         state = self._state
         if state is None:
             return
-        if self._repeating:
+        if self.repeating:
             self._end_repeat(state)
         if state.dirty:
             self._copy_back(state)
@@ -145,7 +145,7 @@ class ShadowRegisters:
         )
 
     def _end_repeat(self, state: EngineState) -> None:
-        shadow, self._repeating = state.shadow, False
+        shadow, self.repeating = state.shadow, False
         repeats, shadow.repeat, shadow.repeats = shadow.repeats, 0, 0
         if repeats:
             self.clock.base += state.repeat_ns

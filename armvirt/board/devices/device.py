@@ -130,6 +130,8 @@ class RegisterDevice(ABC):
 
     def read(self, offset: int, size: int) -> int:
         """Load ``size`` bytes at ``offset`` as `RegisterDevice` describes, and return the value."""
+        if size == 4 and not offset & 3:
+            return self.read_word(offset)
         if size == 8:
             return self.read(offset, 4) | self.read(offset + 4, 4) << 32
         word = self.read_word(offset & ~3)

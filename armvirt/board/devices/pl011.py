@@ -147,8 +147,9 @@ class Pl011(RegisterDevice):
 
     def read_word(self, offset: int) -> int:
         """Read the register at ``offset``. Unknown registers read as zero."""
-        if offset in self._reads:
-            return self._reads[offset]()
+        read = self._reads.get(offset)
+        if read is not None:
+            return read()
         return self._regs[offset] if offset in self._regs else primecell_id(_PERIPHERAL_ID, offset)
 
     def write_word(self, offset: int, value: int) -> None:
@@ -182,8 +183,9 @@ class Pl011(RegisterDevice):
     def _read_fr(self) -> int:
         if not self._fifo and not self._regs[Reg.IMSC] & RECEIVE_IRQS:
             self._pull()
-        full = RXFF if len(self._fifo) >= self._depth else 0
-        return TXFE | full | (0 if self._fifo else RXFE)
+        if not self._fifo:
+            return TXFE | RXFE
+        return TXFE | (RXFF if len(self._fifo) >= self._depth else 0)
 
     def _write_lcr(self, value: int) -> None:
         changed = (self._regs[Reg.LCR_H] ^ value) & FEN

@@ -2,7 +2,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ABI_VERSION 0xau
+#define ABI_VERSION 0xbu
 #define EVENTS 0x100u
 #define MARKED 0x400u
 #define CHECKED 0x100u
@@ -20,9 +20,11 @@
 #define WATCHED_BLOCKS 0x40u
 #define LONGEST_WATCH_PERIOD 0x80u
 #define PLANS 0x8u
+#define ARGUMENTS 0x4u
+#define RESULTS 0x4u
 #define PLAN_LENGTH 0x40u
 #define WAIT_RECORD 0x3u
-enum { ACT_RETRY = 0, ACT_WRITE_RT = 2, ACT_ADVANCE = 1, ACT_ENTER = 4, ACT_STOP = 8 };
+enum { ACT_RETRY = 0, ACT_WRITE_RT = 2, ACT_ADVANCE = 1, ACT_ENTER = 4, ACT_STOP = 8, ACT_WRITE_RESULTS = 16 };
 enum { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5, CB_SEV = 6, CB_WAIT = 7 };
 enum { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, LEAVE_MISALIGNED = 4, LEAVE_FAULT = 5, LEAVE_VECTOR_LOOP = 6, LEAVE_ILLEGAL = 7 };
 enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
@@ -83,6 +85,7 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define HCR_VF 0x40u
 #define MDCR_TDE 0x100u
 #define MDCR_TDA 0x200u
+#define HPFAR_FIPA 0xffffffffff0ull
 #define PSTATE_SS 0x200000u
 #define PSTATE_IL 0x100000u
 #define PSTATE_NRW 0x10u
@@ -228,7 +231,7 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define FEWEST_ROUNDS 0x8u
 #define LONGEST_SKIP 0x10000000000ull
 #define STEPS_AND_BREAKPOINTS 0x8001u
-enum { EC_WFX = 1, EC_SYSREG = 24, EC_IABT_LOWER = 32, EC_IABT_CURRENT = 33, EC_DABT_LOWER = 36, EC_STEP_LOWER = 50, EC_STEP_CURRENT = 51, EC_UNKNOWN = 0 };
+enum { EC_WFX = 1, EC_SYSREG = 24, EC_IABT_LOWER = 32, EC_IABT_CURRENT = 33, EC_DABT_LOWER = 36, EC_STEP_LOWER = 50, EC_STEP_CURRENT = 51, EC_UNKNOWN = 0, EC_HVC64 = 22, EC_SMC64 = 23 };
 #define EC_WITH_FAR (0 | 1ull << 0x20 | 1ull << 0x21 | 1ull << 0x22 | 1ull << 0x24 | 1ull << 0x25 | 1ull << 0x34 | 1ull << 0x35)
 
 typedef int (*callback_fn)(int what);
@@ -353,14 +356,16 @@ typedef struct {
     uint32_t vfiq;
     uint64_t hcr;
     uint64_t mdcr;
-    uint32_t esr;
-    uint32_t insn;
-    uint32_t intno;
-    uint32_t rt;
+    uint64_t esr;
     uint64_t far;
-    uint64_t hpfar;
+    uint64_t ipa;
     uint64_t pc;
+    uint64_t rt;
     uint64_t rt_value;
+    uint64_t insn;
+    uint64_t big_endian;
+    uint64_t arguments[4];
+    uint32_t intno;
     uint32_t timer_encoding;
     uint32_t timer_write;
     uint64_t value;
@@ -368,7 +373,6 @@ typedef struct {
     uint32_t enter_has_far;
     uint64_t enter_far;
     uint32_t syndrome_offset;
-    uint32_t big_endian;
     uint32_t exclusive_offset;
     uint32_t dirty;
     uint64_t yield_at;

@@ -687,7 +687,9 @@ static uint32_t on_sys(void *uc, int rt, const cp_reg *r, void *user) {
 }
 
 static void act(engine *e, int action, uint64_t pc) {
-    if (action & ACT_WRITE_RT) set_reg(e, x_id(e->rt), e->rt_value);
+    if (action & ACT_WRITE_RT) set_reg(e, x_id((uint32_t)e->rt), e->rt_value);
+    if (action & ACT_WRITE_RESULTS)
+        for (uint32_t n = 0; n < RESULTS; n++) set_reg(e, x_id(n), e->arguments[n]);
     if (action & ACT_ADVANCE) { set_pc(e, pc + 4); e->count += 1; }
     if (action & ACT_ENTER) enter_el1(e, WHAT_SYNC, e->enter_esr, (int)e->enter_has_far, e->enter_far);
     apply_lines(e);
@@ -772,6 +774,7 @@ static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64
 
 /* Call Python for an exit. The call can take as long as the execution of a million instructions. */
 static int ask(engine *e, int what) {
+    if (e->events_n) e->callback(CB_DRAIN);       /* what happened before the exit comes first in a trace */
     int action = e->callback(what);
     poll_if_due(e);
     return action;
@@ -825,6 +828,7 @@ static int close_block(engine *e, const exception *x) {
 static void exit_el2(engine *e, const exception *x) {
     uint32_t ec = x->ec, rt = XZR;
     e->stats[ST_EL2]++;
+    e->insn = e->big_endian = e->ipa = 0;
     if (ec == EC_SYSREG) {
         if (maintenance(e, x->esr, x->pc)) { poll_if_due(e); return; }
         rt = trapped_rt(x->esr);
@@ -833,7 +837,10 @@ static void exit_el2(engine *e, const exception *x) {
     e->rt_value = rt == XZR ? 0 : reg(e, x_id(rt));
     if (ec == EC_DABT_LOWER)
         e->big_endian = !!(sys_read(e, SCTLR_EL1) & (pstate(e) & PSTATE_EL ? SCTLR_EE : SCTLR_E0E));
-    e->hpfar = ec == EC_DABT_LOWER || ec == EC_IABT_LOWER ? sys_read(e, HPFAR_EL2) : 0;
+    else if (ec == EC_HVC64 || ec == EC_SMC64)
+        for (uint32_t n = 0; n < ARGUMENTS; n++) e->arguments[n] = reg(e, x_id(n));
+    if (ec == EC_DABT_LOWER || ec == EC_IABT_LOWER)
+        e->ipa = (sys_read(e, HPFAR_EL2) & HPFAR_FIPA) << 8 | (x->far & ((1u << PAGE_SHIFT) - 1));
     act(e, ec == EC_WFX && repeat_tick(e, x->esr) ? ACT_ADVANCE : ask(e, CB_EL2), x->pc);
 }
 

@@ -71,7 +71,7 @@ class NativeEngine(Engine):
             if engine is None:
                 return Action.STOP
             callbacks = engine.callbacks
-            if what > _UNDEF or callbacks is None or engine.state.events_n:
+            if what > _UNDEF or callbacks is None:
                 return engine.dispatch(what)
             try:
                 return callbacks.undefined() if what else callbacks.el2_exit()

@@ -12,7 +12,7 @@ import ctypes as C
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
-ABI_VERSION = 10
+ABI_VERSION = 11
 """The version of the layout. Increment it when the meaning of a field changes. A change of the
 layout needs no new version, because the engine also compares the size of the structure."""
 
@@ -33,6 +33,10 @@ MOST_REFUSALS = 18  # each refusal of a loop doubles FIRST_ASK for the loop, up 
 WATCHED_BLOCKS = 64  # blocks for which a watch waits until its block returns
 LONGEST_WATCH_PERIOD = 128  # polls from one watch to the next, after many without a result
 PLANS = 8  # a power of 2
+ARGUMENTS, RESULTS = (
+    4,
+    4,
+)  # registers from X0 on: arguments of an SMCCC call that the services use, results
 PLAN_LENGTH = 64  # instructions of a round, at most
 WAIT_RECORD = 3  # `EventRecord.what` of a skipped wait; the others are `What`
 INTNO_SVC = 2  # the number with which the core reports an SVC
@@ -49,6 +53,7 @@ class Action:
     ADVANCE: Final = 1  # add 4 to the PC, and count the instruction
     ENTER: Final = 4  # take the synchronous exception to EL1 that state.enter_* describes
     STOP: Final = 8  # leave run()
+    WRITE_RESULTS: Final = 16  # write the first RESULTS values of state.arguments to X0 and up
 
 
 class Callback(IntEnum):
@@ -318,7 +323,7 @@ TYPES["Shadow"] = (Shadow, "shadow")
 
 @_structure(
     events=(EVENTS,), stats=(len(Stat),), marked=(MARKED,), checked=(CHECKED,), filter=(FILTER,),
-    sites=(SITES,), watch_x=(33,), plans=(PLANS,),
+    sites=(SITES,), watch_x=(33,), plans=(PLANS,), arguments=(ARGUMENTS,),
 )  # fmt: skip
 class EngineState(C.Structure):
     """The state of one engine. The fields that the engine reads at every translated block come
@@ -375,14 +380,16 @@ class EngineState(C.Structure):
     hcr: u64
     mdcr: u64
     # The exit, which Python handles, and the answer
-    esr: u32
-    insn: u32
-    intno: u32
-    rt: u32
+    esr: u64  # from here to big_endian: the fields of `armvirt.hw.exit.SyncExit`, in this order
     far: u64
-    hpfar: u64
+    ipa: u64
     pc: u64
+    rt: u64
     rt_value: u64
+    insn: u64
+    big_endian: u64
+    arguments: u64s  # X0 and up at an HVC or SMC
+    intno: u32
     timer_encoding: u32
     timer_write: u32
     value: u64
@@ -391,7 +398,6 @@ class EngineState(C.Structure):
     enter_far: u64
     # Offsets in the saved context, found by calibration
     syndrome_offset: u32
-    big_endian: u32
     exclusive_offset: u32
     dirty: u32  # the engine has changed shadow registers
     yield_at: u64  # a YIELD at this count or later ends the run, like WFE

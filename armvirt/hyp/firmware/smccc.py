@@ -19,7 +19,7 @@ STATE_VERSION = 2
 
 __all__ = ["Result", "Smccc", "SmcccHost"]
 
-#: x0 to x3 after the call, modulo 2**64; None: the call does not return to the caller.
+#: x0 to x3 after the call; None if the call does not return to the caller. A handler may return a negative x0.
 Result = tuple[int, int, int, int] | None
 Handler = Callable[[int, Args], Result]
 
@@ -39,8 +39,14 @@ _ARCH_FEATURES: dict[int, int] = {
 }
 
 
-def _x0(value: int) -> Result:
+def _x0(value: int) -> tuple[int, int, int, int]:
     return value, 0, 0, 0
+
+
+NOT_SUPPORTED = _x0(SmcccResult.NOT_SUPPORTED)
+
+#: The value of a W register, for the arguments of a 32-bit function.
+_low_word: Callable[[int], int] = 0xFFFF_FFFF.__and__
 
 
 class Smccc:
@@ -98,7 +104,11 @@ class Smccc:
         known = _ARCH_FEATURES.get(function)
         if known is not None:
             return known
-        pv_time = function == SmcccFunction.PV_TIME_FEATURES and self._handler(function) is not None
+        pv_time = (
+            function == SmcccFunction.PV_TIME_FEATURES
+            and function in self._handlers
+            and self.services.allows(function)
+        )
         return SmcccResult.SUCCESS if pv_time else SmcccResult.NOT_SUPPORTED
 
     def vendor_features(self) -> Result:
@@ -107,8 +117,18 @@ class Smccc:
         first, second = Bitmap.VENDOR_HYP, Bitmap.VENDOR_HYP_2
         return self.services.get(first), 0, self.services.get(second), 0
 
-    def _handler(self, function: int) -> Handler | None:
-        return self._handlers.get(function) if self.services.allows(function) else None
+    def forwards(self, function_id: int) -> bool:
+        """Whether the VMM's filter forwards the function in w0 to the VMM."""
+        filter = self.filter
+        if not filter.ranges:
+            return False
+        return filter.action(function_id & 0xFFFF_FFFF) is FilterAction.FWD_TO_USER
+
+    def _permits(self, function: int) -> bool:
+        """Whether neither the filter nor the enabled services deny a call of ``function``."""
+        if self.filter.ranges and self.filter.action(function) is FilterAction.DENY:
+            return False
+        return self.services.allows(function)
 
     def call(self, vcpu_id: int, function_id: int, args: Args) -> Result:
         """Handle one HVC. ``function_id`` is w0, ``args`` are x1 and up (missing arguments are 0).
@@ -119,15 +139,18 @@ class Smccc:
         no result to the caller's registers.
         """
         function = function_id & 0xFFFF_FFFF
-        mask = MASK64 if arch.is_64bit(function) else 0xFFFF_FFFF
-        cut = tuple(value & mask for value in args) + (0,) * (MIN_ARGS - len(args))
-        denied = self.filter.action(function) is FilterAction.DENY
-        handler = None if denied else self._handler(function)
-        result = handler(vcpu_id, cut) if handler is not None else _x0(SmcccResult.NOT_SUPPORTED)
-        masked = None if result is None else _masked(result)
+        cut = tuple(args if arch.is_64bit(function) else map(_low_word, args))
+        if len(cut) < MIN_ARGS:
+            cut += (0,) * (MIN_ARGS - len(cut))
+        handler = self._handlers.get(function)
+        if handler is None or not self._permits(function):
+            words: Result = NOT_SUPPORTED
+        else:
+            words = handler(vcpu_id, cut)
+        result = None if words is None else (words[0] & MASK64, words[1], words[2], words[3])
         if self.bus.active:
-            self.bus.emit(Hypercall(function, cut[:MIN_ARGS], 0 if masked is None else masked[0]))
-        return masked
+            self.bus.emit(Hypercall(function, cut[:MIN_ARGS], 0 if result is None else result[0]))
+        return result
 
     def reset(self) -> None:
         """Reset for a reboot. The PSCI version and the enabled services stay, and the random stream
@@ -145,8 +168,3 @@ class Smccc:
 
     def load(self, state: State) -> None:
         load_states(self.parts, checked(state, "Smccc", STATE_VERSION)["parts"], "Smccc")
-
-
-def _masked(words: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    x0, x1, x2, x3 = words
-    return x0 & MASK64, x1 & MASK64, x2 & MASK64, x3 & MASK64

@@ -61,7 +61,7 @@ class SmcccFilter:
     """The SMCCC filter of one VM. The hypervisor handles a call that is in no range."""
 
     def __init__(self) -> None:
-        self._ranges: list[FilterRange] = []
+        self.ranges: list[FilterRange] = []
 
     def add(self, new: FilterRange, has_run: bool) -> None:
         """Add a range. KvmError in this order: EINVAL for an invalid action or range, EBUSY after a
@@ -77,16 +77,16 @@ class SmcccFilter:
             )
         if has_run:
             raise KvmError("EBUSY", "a vCPU has run: the SMCCC filter is fixed")
-        if any(new.base <= old.end and old.base <= new.end for old in (*RESERVED, *self._ranges)):
+        if any(new.base <= old.end and old.base <= new.end for old in (*RESERVED, *self.ranges)):
             raise KvmError(
                 "EEXIST",
                 f"functions {new.base:#x} to {new.end:#x} are filtered already, or reserved",
             )
-        self._ranges.append(new)
+        self.ranges.append(new)
 
     def action(self, function: int) -> FilterAction:
         """The action for a call of ``function``."""
-        for each in self._ranges:
+        for each in self.ranges:
             if each.base <= function <= each.end:
                 return FilterAction(each.action)
         return FilterAction.HANDLE

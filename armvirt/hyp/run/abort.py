@@ -37,8 +37,6 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
     """Handle a data abort of a load, a store, cache maintenance or a stage-1 walk."""
     esr, ipa = exit.esr, exit.ipa
     outcome = vcpu.vm.mmu.abort(esr, ipa, False)
-    if outcome is FaultOutcome.MAPPED:
-        return Action.RETRY
     if outcome is FaultOutcome.MMIO:
         if esr & ISV:
             return by_syndrome(vcpu, exit, ipa)
@@ -47,6 +45,8 @@ def data(vcpu: Vcpu, exit: SyncExit) -> int:
             vcpu.outcome.exit = NisvExit(exit.iss, ipa)
             return Action.STOP
         return by_instruction(vcpu, exit)
+    if outcome is FaultOutcome.MAPPED:
+        return Action.RETRY
     if outcome is FaultOutcome.SKIP:
         return Action.ADVANCE
     return inject_data_abort(vcpu, exit, DFSC.EXTERNAL_ON_WALK)
@@ -56,14 +56,22 @@ def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
     """Complete one device access. If the address is in a GIC frame, the vGIC completes the access.
     Otherwise, if an ioeventfd matches a store, the ioeventfd is signalled. Otherwise the VMM
     completes the access, and sets ``abort`` in the result if no device has the address."""
-    devices, vmm, bus = vcpu.vm.devices, vcpu.vmm, vcpu.host.bus
-    if devices.gic_access(vcpu.id, mmio):
+    devices = vcpu.vm.devices
+    placed = devices.frame_at(mmio.phys_addr)
+    if placed is not None:
+        frame, offset = placed.frame, mmio.phys_addr - placed.base
+        if mmio.is_write:
+            frame.write(vcpu.id, offset, mmio.size, mmio.data)
+        else:
+            mmio.data = frame.read(vcpu.id, offset, mmio.size)
         return mmio
     if not (mmio.is_write and devices.signal(mmio)):
+        vmm = vcpu.vmm
         vmm.abortable = mmio
         if vmm.tell(mmio):
             vcpu.request_stop()
         vmm.abortable = None
+    bus = vcpu.host.bus
     if bus.active and not mmio.abort:
         bus.emit(Mmio(mmio.phys_addr, mmio.size, mmio.data, int(mmio.is_write)))
     return mmio
@@ -74,8 +82,8 @@ def swap(value: int, size: int) -> int:
     return int.from_bytes(value.to_bytes(size, "big"), "little")
 
 
-def _in_memory_order(vcpu: Vcpu, value: int, size: int) -> int:
-    return swap(value, size) if vcpu.context.big_endian else value
+def _in_memory_order(exit: SyncExit, value: int, size: int) -> int:
+    return swap(value, size) if exit.big_endian else value
 
 
 def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
@@ -86,7 +94,7 @@ def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
     mask = (1 << size * 8) - 1
     if esr & WNR:
         value = exit.rt_value & mask
-        if context.big_endian:
+        if exit.big_endian:
             value = swap(value, size)
         mmio = access(vcpu, MmioExit(ipa, size, True, value))
         return inject_data_abort(vcpu, exit, DFSC.EXTERNAL) if mmio.abort else Action.ADVANCE
@@ -96,7 +104,7 @@ def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
     if exit.rt == 31:
         return Action.ADVANCE
     value = mmio.data & mask
-    if context.big_endian:
+    if exit.big_endian:
         value = swap(value, size)
     if esr & SSE:
         value = extend(value, size, True, bool(esr & SF))
@@ -160,12 +168,12 @@ def _transfer(
     mmio = MmioExit(exit.ipa + part.offset, part.size, decoded.is_write)
     if decoded.is_write:
         mmio.data = _in_memory_order(
-            vcpu, _register(vcpu, part) & (1 << part.size * 8) - 1, part.size
+            exit, _register(vcpu, part) & (1 << part.size * 8) - 1, part.size
         )
     mmio = access(vcpu, mmio)
     if not decoded.is_write:
         loaded.append(
-            (part, _in_memory_order(vcpu, mmio.data & (1 << part.size * 8) - 1, part.size))
+            (part, _in_memory_order(exit, mmio.data & (1 << part.size * 8) - 1, part.size))
         )
     return mmio
 

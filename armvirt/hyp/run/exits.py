@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from armvirt.arch.esr import EC, WfxKind, decode_wfx, immediate, undefined
 from armvirt.hw.exit import Action, SyncExit
-from armvirt.hyp.firmware.smccc_services import FilterAction
 from armvirt.hyp.run import abort
 from armvirt.hyp.run import trapped_sysregs as sysregs
 from armvirt.hyp.vcpu.exit_types import HYPERCALL_SMC, DebugExit, HypercallExit, SemihostingExit
@@ -67,21 +66,13 @@ def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
     at the instruction after the HVC."""
     if immediate(exit.esr):
         return vcpu.context.inject(undefined())
-    if _forwarded(vcpu):
-        vcpu.outcome.exit = HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF)
+    smccc, context = vcpu.vm.smccc, vcpu.context
+    function, x1, x2, x3 = context.call_arguments()
+    if smccc.forwards(function):
+        vcpu.outcome.exit = HypercallExit(function & 0xFFFF_FFFF)
         return Action.STOP
-    return smccc(vcpu)
-
-
-def smccc(vcpu: Vcpu) -> int:
-    """Make an SMCCC call for an HVC. x0 is the function id, x1 to x6 are the arguments. The results
-    are written to x0 to x3."""
-    context = vcpu.context
-    result = vcpu.vm.smccc.call(vcpu.id, context.x(0), tuple(context.x(n) for n in range(1, 7)))
-    if result is not None:
-        for n, value in enumerate(result):
-            context.set_x(n, value)
-    return Action.RETRY
+    result = smccc.call(vcpu.id, function, (x1, x2, x3))
+    return Action.RETRY if result is None else context.answer_call(result)
 
 
 def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
@@ -90,14 +81,11 @@ def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
 
     The PC of a trapped SMC is at the SMC. Therefore the handler advances the PC.
     """
-    if immediate(exit.esr) or not _forwarded(vcpu):
+    function = vcpu.context.call_arguments()[0]
+    if immediate(exit.esr) or not vcpu.vm.smccc.forwards(function):
         return unknown(vcpu, exit)
-    vcpu.outcome.exit = HypercallExit(vcpu.context.x(0) & 0xFFFF_FFFF, HYPERCALL_SMC)
+    vcpu.outcome.exit = HypercallExit(function & 0xFFFF_FFFF, HYPERCALL_SMC)
     return Action.ADVANCE | Action.STOP
-
-
-def _forwarded(vcpu: Vcpu) -> bool:
-    return vcpu.vm.smccc.filter.action(vcpu.context.x(0) & 0xFFFF_FFFF) is FilterAction.FWD_TO_USER
 
 
 def breakpoint_instruction(vcpu: Vcpu, exit: SyncExit) -> int:

@@ -89,7 +89,7 @@ class VmmLink:
     def tell(self, exit: Exit) -> int:
         """Deliver an exit to the caller of `run`, or to the exit handler if no caller is in `run`.
         Return an `Action`. KvmError ENOSYS if there is neither a caller nor an exit handler."""
-        if isinstance(exit, (MmioExit, SemihostingExit)):
+        if (self.answers or self.in_run) and isinstance(exit, (MmioExit, SemihostingExit)):
             if self.taken < len(self.answers):
                 return self._take_answer(exit)  # also during `run` of another vCPU
             if self.in_run:

@@ -16,14 +16,15 @@ from armvirt.hyp.timer.context import ArchTimerVmData, TimerVgic
 from armvirt.hyp.vcpu.exit_types import Exit, MmioExit, NisvExit, Outcome
 from armvirt.hyp.vcpu.reset import Feature, Registers
 from armvirt.hyp.vcpu.traps import Traps
+from armvirt.hyp.vgic.registers.frames import PlacedFrame
 from armvirt.hyp.vgic.vgic import Vgic
 
 
 class VmDevices(Protocol):
     """The in-kernel devices on a VM's bus (struct kvm_io_bus): GIC frames and ioeventfds."""
 
-    def gic_access(self, vcpu_id: int, mmio: MmioExit) -> bool:
-        """Complete an access to a GIC frame. Return False if the address is not in a GIC frame."""
+    def frame_at(self, address: int) -> PlacedFrame | None:
+        """The GIC frame that contains the IPA ``address``; None if no GIC frame does."""
         ...
 
     def signal(self, mmio: MmioExit) -> bool:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.arch.bits import MASK64
+from armvirt.arch.translation import PAGE_SHIFT
 from armvirt.errors import KvmError
 from armvirt.hyp.vcpu.exit_types import MmioExit
-from armvirt.hyp.vgic.registers.frames import Frame
+from armvirt.hyp.vgic.registers.frames import PlacedFrame
 from armvirt.hyp.vgic.vgic import Vgic
 from armvirt.records import NamedTuple
 
 ANY_LENGTH = 0
 LENGTHS = (ANY_LENGTH, 1, 2, 4, 8)
+MAX_PAGES = 10_000  # the guest chooses the pages that it accesses
 
 
 class IoEventFd(NamedTuple):
@@ -104,35 +106,32 @@ class Devices:
     """The in-kernel devices of one VM. ``vgic`` is the interrupt controller of the VM, None if the
     VM has none."""
 
-    __slots__ = ("_frames", "ioeventfds", "vgic")
+    __slots__ = ("_pages", "ioeventfds", "vgic")
 
     def __init__(self) -> None:
         self.vgic: Vgic | None = None
-        self._frames: list[tuple[int, int, Frame]] = []
+        self._pages: dict[int, PlacedFrame | None] = {}
         self.ioeventfds = IoEventFds()
 
     def forget_frames(self) -> None:
         """Discard the list of GIC frames, because a frame was added. The next access gets the new
         list from the vGIC."""
-        self._frames.clear()
+        self._pages.clear()
 
-    def gic_access(self, vcpu_id: int, mmio: MmioExit) -> bool:
-        """Complete an access to a GIC frame. Return False if the address is not in a GIC frame."""
-        if not self._frames:
-            if self.vgic is None:
-                return False
-            self._frames = [
-                (base, base + size, frame) for base, size, frame in self.vgic.mmio_frames()
-            ]
-        address = mmio.phys_addr
-        for base, end, frame in self._frames:
-            if base <= address < end:
-                if mmio.is_write:
-                    frame.write(vcpu_id, address - base, mmio.size, mmio.data)
-                else:
-                    mmio.data = frame.read(vcpu_id, address - base, mmio.size)
-                return True
-        return False
+    def frame_at(self, address: int) -> PlacedFrame | None:
+        """The GIC frame that contains the IPA ``address``; None if no GIC frame does."""
+        page = address >> PAGE_SHIFT
+        try:
+            return self._pages[page]
+        except KeyError:
+            if len(self._pages) >= MAX_PAGES:
+                self._pages.clear()
+            placed = self._pages[page] = self._find(address)
+            return placed
+
+    def _find(self, address: int) -> PlacedFrame | None:
+        frames = [] if self.vgic is None else self.vgic.mmio_frames()
+        return next((f for f in frames if f.base <= address < f.base + f.size), None)
 
     def signal(self, mmio: MmioExit) -> bool:
         """Signal the ioeventfd that matches a store. Return False if no ioeventfd matches."""

@@ -635,7 +635,7 @@ def test_an_interrupt_whose_vector_stage_2_lacks(bench: MakeBench, taken: str) -
     def repair() -> int:
         if guest.engine.state.esr >> 26 == 0x20:
             guest.callbacks.log.append(
-                ("fetch", guest.engine.state.pc, guest.engine.state.hpfar << 8, guest.count)
+                ("fetch", guest.engine.state.pc, guest.engine.state.ipa & ~0xFFF, guest.count)
             )
             tables.map(vector & ~0xFFF, vector & ~0xFFF)
             return Action.RETRY

@@ -24,7 +24,7 @@ from armvirt.machine import Machine
 TIMER_CALLS = 78
 """At most, from the host's interrupt handler to the next `Pe.run`, for an interrupt of the virtual
 timer."""
-MMIO_CALLS = 26
+MMIO_CALLS = 19
 """At most, in `Pe.el2_exit`, for a read of UARTFR."""
 
 

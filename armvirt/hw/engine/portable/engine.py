@@ -39,6 +39,7 @@ from armvirt.arch.insn import (
 )
 from armvirt.arch.named import (
     HPFAR_EL2,
+    HPFAR_FIPA,
     SCTLR_E0E,
     SCTLR_EE,
     SCTLR_EL1,
@@ -56,15 +57,18 @@ from armvirt.arch.pstate import (
 from armvirt.arch.timer import (
     CNTKCTL_EL1,
 )
+from armvirt.arch.translation import PAGE_SIZE
 from armvirt.hw.engine import abi
 from armvirt.hw.engine.base import Engine
 from armvirt.hw.engine.calibrate import Calibration
 from armvirt.hw.engine.portable import entry, maintenance, marks, steps, suspects, syndrome, timers
 from armvirt.hw.engine.state import (
+    ARGUMENTS,
     INTNO_SVC,
     NO_BLOCK,
     POLL_INSNS,
     POLL_NS,
+    RESULTS,
     Action,
     Callback,
     Leave,
@@ -78,6 +82,7 @@ if TYPE_CHECKING:
 FETCH_FAULTS = (EC.IABT_LOWER, EC.IABT_CURRENT)
 STEPS = (EC.STEP_LOWER, EC.STEP_CURRENT)
 STAGE2_ABORTS = (EC.IABT_LOWER, EC.DABT_LOWER)
+CALLS = (EC.HVC64, EC.SMC64)
 
 _BLOCK = C.CFUNCTYPE(None, C.c_void_p, C.c_uint64, C.c_uint32, C.c_void_p)
 _INTR = C.CFUNCTYPE(None, C.c_void_p, C.c_uint32, C.c_void_p)
@@ -244,6 +249,9 @@ class PortableEngine(Engine):
         state = self.state
         if action & Action.WRITE_RT:
             self.set_x(state.rt, state.rt_value)
+        if action & Action.WRITE_RESULTS:
+            for n in range(RESULTS):
+                self.set_x(n, state.arguments[n])
         if action & Action.ADVANCE:
             self.pc = pc + 4
             state.count += 1
@@ -328,7 +336,12 @@ class PortableEngine(Engine):
         else:
             state.rt = esr >> SRT_SHIFT & RT_MASK if ec == EC.DABT_LOWER else XZR
         state.rt_value = self.x(state.rt)
-        state.hpfar = self.read_system(HPFAR_EL2) if ec in STAGE2_ABORTS else 0
+        state.insn = state.big_endian = state.ipa = 0
+        if ec in STAGE2_ABORTS:
+            page = (self.read_system(HPFAR_EL2) & HPFAR_FIPA) << 8
+            state.ipa = page | state.far & PAGE_SIZE - 1
+        if ec in CALLS:
+            state.arguments[:] = [self.x(n) for n in range(ARGUMENTS)]
         if ec == EC.DABT_LOWER:
             endian = SCTLR_EE if self.pstate & PSTATE_EL else SCTLR_E0E
             state.big_endian = int(bool(self.read_system(SCTLR_EL1) & endian))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 from typing import Protocol, TypeVar
 
 from armvirt.arch.gic import MmioRow
@@ -25,6 +26,9 @@ WriteRegister = Callable[[Distributor, VgicCpu, int], None]
 GetField = Callable[[VgicIrq], int]
 PutField = Callable[[Distributor, VgicIrq, int], None]
 FindIrqs = Callable[[Distributor, VgicCpu, int, int], Sequence[VgicIrq]]
+
+
+_BITS = tuple(1 << n for n in range(64))
 
 
 def _zero(dist: Distributor, cpu: VgicCpu) -> int:
@@ -156,8 +160,11 @@ class RegisterMap:
         if binding.folds:
             flush.sync_all(dist)
         at, bits = offset - row.offset, row.bits_per_irq
+        irqs = self._find(dist, cpu, 8 * at // bits, 8 * size // bits or 1)
+        if bits == 1:
+            return sum(compress(_BITS, map(get, irqs)))
         value = shift = 0
-        for irq in self._find(dist, cpu, 8 * at // bits, 8 * size // bits or 1):
+        for irq in irqs:
             value |= get(irq) << shift
             shift += bits
         return value >> 8 * (at % (bits // 8)) if bits > 8 * size else value
