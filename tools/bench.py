@@ -5,144 +5,46 @@ alone).
     python tools/bench.py --only hello         one row
     python tools/bench.py --runs 15 --json FILE
 
-Runs of the two programs alternate, so that a busy host slows both. A time is wall-clock time from
-the start of the process to its end; a row shows the medians. For a guest that repeats one action,
-the row shows the time of one action in ns: the time of the guest minus the time of `hello`, divided
-by the number of actions. The row `smp8` compares armvirt with itself: the same work on eight CPUs
-and on one. The row `lock` does, too: a free lock that is taken with SEVL and WFE, and without them;
-the guest times are 99 and 97 ns, the numbers of instructions. QEMU runs with ``-icount
-shift=0,sleep=off``, so that its guest time is that of armvirt: 1 ns per instruction. Both programs
-get the same CPU model, GIC and memory. The exit status is 1 if a ratio is above its limit.
+Runs of the programs alternate, so that a busy host slows all of them. A time is wall-clock time
+from the start of the process to its end. A row shows the medians, and the spread of armvirt's
+times: half the distance of their quartiles, in percent of the median; the JSON file has the
+quartiles of each program. For a guest that repeats one action, the row shows the time of one
+action in ns or us: the time of the guest minus the time of a guest that only starts (`hello`, or
+`bench-actions` with the action `nothing`), divided by the number of actions. The row `smp8`
+compares armvirt with itself: the same work on eight CPUs and on one. The row `lock` does, too: a
+free lock that is taken with SEVL and WFE, and without them; the guest times are 99 and 97 ns, the
+numbers of instructions.
+
+QEMU runs with ``-icount shift=0,sleep=off``, so that its guest time is that of armvirt: 1 ns per
+instruction. The column `plain` is QEMU without -icount: its guest time is the host's, and each of
+its CPUs has a thread. This column is empty for guests that mostly wait for a time. All programs get
+the same CPU model, GIC and memory. The exit status is 1 if a ratio to the first QEMU is above its
+limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import statistics
-import subprocess
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-GUESTS = ROOT / "armvirt" / "guests"
-FETCHED = ROOT / ".cache" / "guests"
-QEMU = "qemu-system-aarch64"
-QEMU_ARGUMENTS = "-M virt,gic-version=3,its=on -cpu cortex-a72 -icount shift=0,sleep=off -nographic -m 512M".split()
-OUR_ARGUMENTS = "--gic 3 --cpu cortex-a72 --mem 512M".split()
+from bench_rows import HELLO, TASKS, Guest, Task, commands, missing
+from bench_run import Figures, Sample, figures, measure
+
 RUNS = 5
-PATIENCE_S = 300.0  # the maximum time of a run
-
-
-class Guest(NamedTuple):
-    """A guest that both programs run. A run counts only if the console output contains ``says``.
-
-    If there is a guest ``beside``, armvirt runs this guest too, and QEMU does not run: the
-    comparison is between the two guests.
-    """
-
-    image: Path
-    says: bytes = b"VERDICT: PASS"
-    initrd: Path | None = None
-    append: str = ""
-    cpus: int = 1
-    beside: Guest | None = None
-
-    @property
-    def files(self) -> list[Path]:
-        return [self.image] if self.initrd is None else [self.image, self.initrd]
-
-
-HELLO = Guest(GUESTS / "hello.elf")
-# Without KASLR, which would isolate page tables from EL0: both sides do the same work, and the row can be compared with
-# what was measured before armvirt gave a kaslr-seed (QEMU has always given one).
-LINUX = Guest(
-    FETCHED / "Image",
-    b"reboot: Power down",
-    FETCHED / "initramfs.cpio",
-    "console=ttyAMA0 nokaslr autorun",
-)
-
-SMP = Guest(GUESTS / "bench-smp8.elf")
-LOCK = Guest(GUESTS / "bench-lock.elf", beside=Guest(GUESTS / "bench-lock.elf", append="plain"))
-
-
-class Task(NamedTuple):
-    """A row before the measurement. ``limit`` is the largest allowed ratio or, if ``unit`` is MB,
-    the largest amount of memory; None: no limit.
-
-    If ``unit`` is ns, ``times`` is the number of actions of the guest.
-    """
-
-    name: str
-    what: str
-    guest: Guest
-    limit: float | None
-    unit: str = "s"
-    times: int = 1
-
-
-TASKS = (
-    Task("linux", "Linux to user space and power-off", LINUX, 1.8),
-    Task("reg", "300 million instructions in registers", Guest(GUESTS / "bench-reg.elf"), 1.5),
-    Task("mem", "200 million loads and stores", Guest(GUESTS / "bench-mem.elf"), 2.0),
-    Task("hello", "hello, start to finish", HELLO, 3.0),
-    Task("rss", "hello, peak resident memory", HELLO, 120.0, "MB"),
-    Task(
-        "sgi",
-        "an SGI to itself, sent, taken and ended",
-        Guest(GUESTS / "bench-sgi.elf"),
-        15.0,
-        "ns",
-        200_000,
-    ),
-    Task(
-        "eoi",
-        "acknowledge and end; 1/4 distributor store",
-        Guest(GUESTS / "bench-gic-eoi.elf"),
-        None,
-        "ns",
-        400_000,
-    ),
-    Task(
-        "gicd", "a read of GICD_ISENABLER1", Guest(GUESTS / "bench-gicd.elf"), None, "ns", 500_000
-    ),
-    Task(
-        "lpi",
-        "an LPI by INT: queue, acknowledge, end",
-        Guest(GUESTS / "bench-lpi.elf"),
-        None,
-        "ns",
-        30_000,
-    ),
-    Task("tick", "six minutes of 1 kHz ticks, asleep", Guest(GUESTS / "bench-tick.elf"), 0.25),
-    Task("smp8", "3.2e9 instructions: 8 CPUs, and 1 CPU", SMP._replace(cpus=8, beside=SMP), 1.3),
-    Task("lock", "a free lock: SEVL and WFE, and without", LOCK, 1.1, "ns", 2_000_000),
-)
-
-
-class Sample(NamedTuple):
-    """One run: wall-clock seconds, and the peak resident set in MB (10**6 bytes)."""
-
-    seconds: float
-    megabytes: float
-
-
-Pair = tuple[Sample, Sample]  # of armvirt, and of QEMU (or of armvirt with the guest beside)
+PROGRAMS = ("armvirt", "qemu", "plain")
+PER_SECOND = {"s": 1.0, "us": 1e6, "ns": 1e9}
 
 
 class Row(NamedTuple):
-    """One row of the table: medians in ``unit``, the ratio, the limit as text, and whether the row
-    is within the limit.
+    """One row of the table: medians in ``unit``, the ratios of armvirt to both ways of QEMU (0 if
+    there is none), the limit as text, and whether the row is within the limit.
 
-    ``skipped`` is the reason for a row without values (its values are 0).
+    ``spread`` has the quartiles of each program. ``skipped`` is the reason for a row without values
+    (its values are 0).
     """
 
     name: str
@@ -151,154 +53,92 @@ class Row(NamedTuple):
     armvirt: float = 0.0
     qemu: float = 0.0
     ratio: float = 0.0
+    plain: float = 0.0
+    plain_ratio: float = 0.0
     wanted: str = ""
     holds: bool = True
     runs: int = 0
+    spread: dict[str, tuple[float, float]] = {}  # noqa: RUF012  # never changed
     skipped: str = ""
 
 
-def medians(pairs: Sequence[Pair], megabytes: bool = False) -> tuple[float, float]:
-    """The medians of armvirt and of QEMU, in seconds or megabytes."""
-    ours, theirs = (
-        [s.megabytes if megabytes else s.seconds for s in side] for side in zip(*pairs, strict=True)
-    )
-    return statistics.median(ours), statistics.median(theirs)
+def values(task: Task, program: int, samples: Sequence[Sample], start: float) -> list[float]:
+    """The samples of one program in the unit of the row; ``start`` is in seconds."""
+    if task.unit == "MB":
+        return [sample.megabytes for sample in samples]
+    is_qemu = program > 0 and task.guest.beside is None
+    times = (task.qemu_times if is_qemu else 0) or task.times
+    scale = PER_SECOND[task.unit] / times
+    return [(sample.seconds - start) * scale for sample in samples]
 
 
-def row_of(task: Task, pairs: Sequence[Pair], hello: Sequence[Pair] = ()) -> Row:
-    """The row for the samples of both programs. A row in ns also needs the samples of `hello`."""
-    ours, theirs = medians(pairs, task.unit == "MB")
-    if task.unit == "ns":
-        starts = medians(hello) if task.guest.beside is None else medians(hello)[:1] * 2
-        ours, theirs = (
-            (s - start) / task.times * 1e9 for s, start in zip((ours, theirs), starts, strict=True)
-        )
-    ratio = ours / theirs
-    judged, mark = (ours, " MB") if task.unit == "MB" else (ratio, "x")
-    if task.limit is None:
-        return Row(task.name, task.what, task.unit, ours, theirs, ratio, "-", True, len(pairs))
-    wanted = f"<= {task.limit:g}{mark}"
-    return Row(
-        task.name,
-        task.what,
-        task.unit,
-        ours,
-        theirs,
-        ratio,
-        wanted,
-        judged <= task.limit,
-        len(pairs),
-    )
+def starts(task: Task, samples: Sequence[Sequence[Sample]]) -> list[float]:
+    """The seconds that each program needs to start; a guest beside starts as armvirt does."""
+    medians = [figures([sample.seconds for sample in each]).median for each in samples]
+    return medians if task.guest.beside is None else medians[:1] * 2
+
+
+def row_of(
+    task: Task, measured: Sequence[Sequence[Sample]], start: Sequence[Sequence[Sample]] = ()
+) -> Row:
+    """The row for the samples of each program. A row of one action also needs the samples of the
+    guest that only starts."""
+    begin = starts(task, start) if task.is_of_one else [0.0] * len(measured)
+    found = [figures(values(task, n, each, begin[n])) for n, each in enumerate(measured)]
+    row = Row(task.name, task.what, task.unit, runs=len(measured[0]), spread=spreads(found))
+    ours, theirs = found[0].median, found[1].median
+    row = row._replace(armvirt=ours, qemu=theirs, ratio=ratio(ours, theirs))
+    if len(found) > 2:
+        row = row._replace(plain=found[2].median, plain_ratio=ratio(ours, found[2].median))
+    return judged(row, task.limit)
+
+
+def spreads(found: Sequence[Figures]) -> dict[str, tuple[float, float]]:
+    """The quartiles by program."""
+    return {name: (each.low, each.high) for name, each in zip(PROGRAMS, found, strict=False)}
+
+
+def ratio(ours: float, theirs: float) -> float:
+    """``ours / theirs``; infinite if nothing was measurable, as a difference may be 0 or less."""
+    return ours / theirs if theirs > 0 else float("inf")
+
+
+def judged(row: Row, limit: float | None) -> Row:
+    """``row`` with its limit."""
+    if limit is None:
+        return row._replace(wanted="-")
+    value, mark = (row.armvirt, " MB") if row.unit == "MB" else (row.ratio, "x")
+    return row._replace(wanted=f"<= {limit:g}{mark}", holds=value <= limit)
 
 
 def skipped(task: Task, reason: str) -> Row:
     return Row(task.name, task.what, task.unit, skipped=reason)
 
 
-def missing(task: Task) -> str | None:
-    """The reason why this row cannot be measured on this host; None if it can be measured."""
-    if shutil.which(QEMU) is None:
-        return f"{QEMU} is not installed"
-    absent = [path for path in task.guest.files if not path.exists()]
-    if not absent:
-        return None
-    cure = "; run make guests" if FETCHED in absent[0].parents else ""
-    return f"{absent[0].relative_to(ROOT)} is missing{cure}"
-
-
-# -- running --
-
-
-def our_command(guest: Guest) -> list[str]:
-    more = [] if guest.initrd is None else ["--initrd", str(guest.initrd)]
-    more += ["--append", guest.append] if guest.append else []
-    cpus = ["--cpus", str(guest.cpus)]
-    return [sys.executable, "-m", "armvirt", "run", str(guest.image), *OUR_ARGUMENTS, *cpus, *more]
-
-
-def qemu_command(guest: Guest) -> list[str]:
-    more = [] if guest.initrd is None else ["-initrd", str(guest.initrd)]
-    more += ["-append", guest.append] if guest.append else []
-    return [QEMU, *QEMU_ARGUMENTS, "-smp", str(guest.cpus), "-kernel", str(guest.image), *more]
-
-
-def other_command(guest: Guest) -> list[str]:
-    """The command with which ``guest`` is compared."""
-    return qemu_command(guest) if guest.beside is None else our_command(guest.beside)
-
-
-def environment() -> dict[str, str]:
-    """The environment of this process, with this source tree first on the path, and with compiled
-    bytecode as in an installation."""
-    environment = {
-        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-    }
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-    )
-    return environment
-
-
-def run(command: Sequence[str], says: bytes) -> Sample:
-    """Run one program to its end. RuntimeError if it fails or hangs, or if ``says`` is not in its
-    output.
-
-    The peak of resident memory that the kernel reports is at least that of this process (about 20
-    MB), because the child shares its memory until the child executes the program.
-    """
-    with tempfile.TemporaryFile() as output:
-        begin = time.perf_counter()
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment(),
-        )
-        watchdog = threading.Timer(PATIENCE_S, child.kill)
-        watchdog.start()
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - begin
-        watchdog.cancel()
-        child.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        said = output.read()
-    if child.returncode or says not in said:
-        last = said.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no output"]
-        raise RuntimeError(f"{Path(command[0]).name} ended with {child.returncode}: {last[0]}")
-    return Sample(seconds, usage.ru_maxrss * 1024 / 1e6)
-
-
-def measure(guest: Guest, runs: int) -> list[Pair]:
-    return [
-        (run(our_command(guest), guest.says), run(other_command(guest), guest.says))
-        for _ in range(runs)
-    ]
-
-
 def rows(tasks: Iterable[Task], runs: int) -> Iterator[Row]:
     """Measure each row that can be measured; tasks with the same guest share its runs."""
-    measured: dict[Guest, list[Pair]] = {}
+    measured: dict[tuple[Guest, bool], list[list[Sample]]] = {}
     for task in tasks:
         if reason := missing(task):
             yield skipped(task, reason)
             continue
         try:
             if not measured:
-                measure(HELLO, 1)  # not counted: compiles the bytecode, fills the page cache
-            for guest in (task.guest, HELLO) if task.unit == "ns" else (task.guest,):
-                if guest not in measured:
-                    measured[guest] = measure(guest, runs)
+                measure(commands(HELLO), 1)  # not counted: compiles the bytecode
+            for guest in task.guests():
+                if (guest, task.plain) not in measured:
+                    measured[guest, task.plain] = measure(commands(guest, task.plain), runs)
         except RuntimeError as error:
             yield skipped(task, str(error))._replace(holds=False)
         else:
-            yield row_of(task, measured[task.guest], measured.get(HELLO, ()))
+            yield row_of(task, *(measured[guest, task.plain] for guest in task.guests()))
 
 
 # -- the table --
 
-HEADER = ("what", "armvirt", "qemu", "ratio", "wanted", "holds")
-WIDTHS = (42, 10, 10, 7, 10, 5)
+HEADER = ("what", "armvirt", "spread", "qemu", "ratio", "plain", "ratio", "wanted", "holds")
+WIDTHS = (42, 10, 6, 10, 7, 10, 7, 9, 5)
+DIGITS = {"s": 3, "MB": 1, "us": 1, "ns": 0}
 
 
 def line(cells: Sequence[str]) -> str:
@@ -308,12 +148,15 @@ def line(cells: Sequence[str]) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """The texts of a row: seconds with three digits after the point, megabytes with one,
-    nanoseconds with none."""
-    digits = {"s": 3, "MB": 1, "ns": 0}[row.unit]
-    ours, theirs = (f"{n:,.{digits}f} {row.unit}" for n in (row.armvirt, row.qemu))
+    """The texts of a row: seconds with three digits after the point, megabytes and microseconds
+    with one, nanoseconds with none."""
+    ours, theirs, plain = (
+        f"{n:,.{DIGITS[row.unit]}f} {row.unit}" for n in (row.armvirt, row.qemu, row.plain)
+    )
+    spread = f"{Figures(row.armvirt, *row.spread['armvirt']).spread:.0%}"
+    beside = (plain, f"{row.plain_ratio:.2f}") if "plain" in row.spread else ("", "")
     holds = "-" if row.wanted == "-" else "yes" if row.holds else "NO"
-    return row.what, ours, theirs, f"{row.ratio:.2f}", row.wanted, holds
+    return row.what, ours, spread, theirs, f"{row.ratio:.2f}", *beside, row.wanted, holds
 
 
 def table_line(row: Row) -> str:
@@ -322,7 +165,7 @@ def table_line(row: Row) -> str:
     return line(cells(row))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compare armvirt's speed with QEMU's.")
     parser.add_argument(
         "--runs", type=int, default=RUNS, metavar="N", help=f"runs of each program (default {RUNS})"
@@ -333,6 +176,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.runs < 1:
         parser.error("--runs must be at least 1")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
     print(line(HEADER), flush=True)
     done = []
     for row in rows(
