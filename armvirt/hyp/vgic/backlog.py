@@ -1,11 +1,12 @@
-"""The jobs of a vGIC. A job applies one action to many LPIs. A job is done in slices, so that one
-guest access does a limited amount of work.
+"""The work on many LPIs that a vGIC still has to do. In this package, a job is one action on many
+LPIs. A job is done in slices, so that one guest access does a limited amount of work.
 
-There are up to 57,344 LPIs, and one access may concern all LPIs: GICR_CTLR.EnableLPIs,
-GICR_INVALLR, and the commands MAPC, MAPD, INVALL and MOVALL. The access makes a job, which has a
-list of INTIDs. One LPI or one event is one step of work, and the access does at most `STEPS` steps.
-The guest's next accesses to an ITS or to the LPI registers do the other steps, and so does a timer
-every `SLICE_NS` of guest time. The host's time has no influence. Jobs are part of the saved state.
+There are up to 57,344 LPIs. One guest access can concern all LPIs: a write of GICR_CTLR.EnableLPIs
+or GICR_INVALLR, or one of the ITS commands MAPC, MAPD, INVALL and MOVALL. Such an access makes a
+job, which has a list of INTIDs. The work on one LPI or on one event counts as one step. One guest
+access does at most `STEPS` steps. The guest's next accesses to an ITS or to the LPI registers
+continue the job. A timer also continues the job every `SLICE_NS` ns of guest time. The host's time
+has no influence. Jobs are part of the saved state.
 
 The guest can see that a job is under way: GITS_CREADR stays at the command, and GICR_CTLR.RWP and
 GICR_SYNCR.Busy are 1. The architecture allows LPIs to change one by one (IHI 0069 5.3.5 and 12.11).
@@ -23,9 +24,9 @@ SCAN = 64  # table entries that count as one step
 
 
 class Job:
-    """One action on many LPIs. ``action`` is a name in `lpi.ACTIONS`. ``about`` is the argument of
-    the action (plain data). ``left`` has the INTIDs that are not done, in order; an INTID whose LPI
-    no longer exists is skipped."""
+    """One action on many LPIs. ``action`` is a key of `lpi.ACTIONS`. ``about`` is the argument of
+    the action (plain data). ``left`` has the INTIDs of the LPIs to which the action has not been
+    applied yet, in order. An INTID is skipped if its LPI no longer exists."""
 
     __slots__ = ("about", "action", "left")
 
@@ -34,23 +35,28 @@ class Job:
 
 
 class Worker(Protocol):
-    """The interface to the object that applies the actions of jobs to LPIs (`lpi.LpiWorker`)."""
+    """The interface to `lpi.LpiWorker`, which applies the actions of jobs to LPIs. A job is one
+    action on many LPIs."""
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
-        """Apply an action to a batch of LPIs."""
+        """Apply an action to the LPIs with these INTIDs. ``action`` is a key of `lpi.ACTIONS`;
+        ``about`` is the argument of the action."""
 
     def take_up(self) -> None:
-        """Start the jobs for writes of EnableLPIs and GICR_INVALLR that the guest made while
-        another job was under way. The backlog calls this function when it has no jobs left."""
+        """Start the jobs for the writes of GICR_CTLR.EnableLPIs and GICR_INVALLR that the guest
+        made while another job was under way. A job is one action on many LPIs. The backlog calls
+        this function when all its jobs are done."""
 
 
 class Backlog:
-    """The jobs of one vGIC, in order. The first job is under way.
+    """The jobs of one vGIC. A job is one action on many LPIs. The jobs are done in the order of
+    ``jobs``; the first job is under way.
 
-    A step is the work on one LPI. ``limit`` is the number of steps that one guest access may do;
-    ``steps`` is the number of steps that the present access has left. The backlog calls ``later()``
-    when the steps are used up and jobs are left. ``worker`` does the jobs, and is set with the
-    first ITS.
+    A step is the work on one LPI. ``limit`` is the number of steps that one guest access may do.
+    ``steps`` is the number of steps that the present guest access may still do. If these steps are
+    used up and jobs are left, the backlog calls ``later()``, which arms a timer that continues the
+    jobs. ``worker`` applies the actions of the jobs to LPIs; it is None before the first ITS is
+    added.
     """
 
     __slots__ = ("jobs", "later", "limit", "steps", "worker")
@@ -62,21 +68,22 @@ class Backlog:
         self.worker: Worker | None = None
 
     def begin(self) -> None:
-        """Start the work of a guest access, or of the timer that continues jobs: allow ``limit``
-        steps (a step is the work on one LPI). First use these steps for the jobs that earlier
-        accesses left."""
+        """Allow ``limit`` steps for a guest access, or for the timer that continues the jobs. A
+        step is the work on one LPI. If earlier accesses left jobs, these jobs use the steps
+        first."""
         self.steps = self.limit
         if self.jobs:
             self.work()
 
     def spend(self, entries: int) -> None:
-        """Count a walk over ``entries`` table entries as work of the present guest access: `SCAN`
-        entries count as one step, the work on one LPI."""
+        """Count a walk over ``entries`` objects (LPIs, events or devices) as work of the present
+        guest access. `SCAN` objects count as one step. A step is the work on one LPI."""
         self.steps -= entries // SCAN
 
     def add(self, action: str, about: Any, intids: Iterable[int]) -> None:
-        """Queue a job that applies an action to LPIs. Do the job at once up to the limit of work of
-        the present guest access; later accesses do the rest."""
+        """Queue a job, which applies an action to the LPIs with these INTIDs. The present guest
+        access does the job at once, up to its limit of work. Later accesses and a timer do the
+        rest."""
         left = list(intids)
         self.spend(len(left))
         if left:
@@ -84,7 +91,8 @@ class Backlog:
             self.work()
 
     def work(self) -> None:
-        """Do the jobs in order, until the present guest access has reached its limit of work."""
+        """Do the jobs in order, until the present guest access has reached its limit of work. A job
+        is one action on many LPIs."""
         worker = self.worker
         assert worker is not None  # without an ITS there are no jobs
         while self.jobs and self.steps > 0:
@@ -104,6 +112,6 @@ class Backlog:
         return [[job.action, job.about, list(job.left)] for job in self.jobs]
 
     def load(self, state: list[list[Any]]) -> None:
-        """Restore the result of `state`. The timer that continues the jobs is not part of this
-        result, because the state of the host's clock contains this timer."""
+        """Restore the jobs from the result of `state`. The timer that continues the jobs is
+        restored with the host's clock, so the result of `state` does not contain the timer."""
         self.jobs = [Job(action, about, list(left)) for action, about, left in state]

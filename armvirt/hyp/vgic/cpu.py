@@ -12,27 +12,29 @@ APRS = 4  # the most active-priority registers that a group can have; an interfa
 class VgicCpu:
     """The interrupts and the CPU interface of one vCPU. ``model`` is 2 or 3.
 
-    ``ap_list`` is a dict with the interrupts as keys, in the order in which they were added. A dict
-    can remove an interrupt in constant time. ``resident`` has the interrupts in list registers 0,
-    1, ... of ``vif``; ``mapped`` has the level-sensitive interrupts of ``resident`` that are mapped
-    to a host interrupt. ``outside`` has the interrupts for which the last flush had no list
-    register. ``cleared`` has interrupts that this vCPU acknowledged, and that a write of ICACTIVER
-    made inactive before the vCPU ended them.
+    ``ap_list`` is a dict with the interrupts as keys, in the order in which they were added. (A
+    dict can remove an interrupt in constant time.) ``resident`` has the interrupts in list
+    registers 0, 1, ... of ``vif``. ``mapped`` has the level-sensitive interrupts of ``resident``
+    that are mapped to a host interrupt. ``outside`` has the interrupts for which the last flush had
+    no list register. ``cleared`` has interrupts that this vCPU acknowledged, and that a write of
+    ICACTIVER made inactive before the vCPU ended them.
 
     ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if the vCPU is
     not loaded. ``dirty`` is True if an interrupt has changed since the last flush, so that a flush
-    has to run before the next guest entry; `Distributor.queue` and a fold set ``dirty``, and a
-    flush clears it. ``used`` is False if all list registers and maintenance enables of ``vif`` are
-    zero. ``running_before`` has the active-priority registers at the last flush that left an
-    interrupt in ``outside``. ``groups`` has the group enables at the last routing of 1-of-N SPIs.
+    has to run before the next guest entry. `Distributor.queue` and a fold set ``dirty``, and a
+    flush clears ``dirty``. ``used`` is False if all list registers and maintenance enables of
+    ``vif`` are zero. While ``outside`` or ``cleared`` is not empty, ``running_before`` has the
+    values that the active-priority registers had at the last flush. ``groups`` has the group
+    enables of the CPU interface at the last time when 1-of-N SPIs were routed.
 
-    ``num_pri_bits`` is the number of priority bits that user space sees: the number of the host's
-    interface (``prebits``), or fewer after a restore of ICC_CTLR_EL1.
+    ``num_pri_bits`` is the number of priority bits that user space sees. It is ``prebits``, the
+    number of the host's interface, or fewer after user space has restored ICC_CTLR_EL1.
 
-    ``lpis_enabled`` is the GICR_CTLR.EnableLPIs that is in effect; ``lpis_wanted`` is the value
-    that the guest wrote. ``invalidate_wanted`` is True if the guest wrote GICR_INVALLR while a job
-    on LPIs (`armvirt.hyp.vgic.backlog`) was under way. ``pendbaser`` is GICR_PENDBASER.
-    ``redist_base`` is the address of the redistributor.
+    ``lpis_wanted`` is the GICR_CTLR.EnableLPIs that the guest wrote. ``lpis_enabled`` is the value
+    that is in effect: a write takes effect after earlier work on LPIs is done
+    (`armvirt.hyp.vgic.backlog`). ``invalidate_wanted`` is True if the guest wrote GICR_INVALLR
+    during such work. ``pendbaser`` is GICR_PENDBASER. ``redist_base`` is the address of the
+    redistributor, None before user space sets the address.
     """
 
     #: The attributes that are saved. ``SAVED`` has plain values. ``SAVED_LISTS`` has lists of
@@ -70,8 +72,8 @@ class VgicCpu:
         self.ap0r, self.ap1r = [0] * APRS, [0] * APRS
 
     def reset_interface(self) -> None:
-        """Reset ICC_*_EL1 (warm reset, IHI 0069 12.2), whether or not the vCPU is loaded. The
-        caller syncs the vCPU first. After the reset, the vCPU ends none of the interrupts that it
+        """Reset ICC_*_EL1 (warm reset, IHI 0069 12.2). The vCPU may be loaded or not. The caller
+        syncs the vCPU first. After the reset, the vCPU ends none of the interrupts that it
         acknowledged before the reset. Therefore ``acked`` of these interrupts becomes None, and
         ``cleared`` of the vCPU becomes empty."""
         for irq in [*self.ap_list, *self.cleared]:
@@ -95,15 +97,15 @@ class VgicCpu:
     # The CPU interface ---------------------------------------------------------------------------
 
     def load(self, vif: VirtualCpuInterface) -> None:
-        """Load the CPU interface registers into the interface of a PE (kvm vgic_v3_load). A flush
-        must follow before the guest entry."""
+        """Copy the saved CPU interface registers into the virtual CPU interface of a PE (kvm
+        vgic_v3_load). The caller must flush before the guest entry."""
         self.vif = vif
         vif.sre = self.model != 2  # set before ICH_VMCR_EL2: VFIQEn depends on SRE
         vif.restore(self._vmcr, self.ap0r, self.ap1r)
         self.dirty = self.used = True
 
     def put(self) -> None:
-        """Save the CPU interface registers from the PE, and disable the PE's interface (kvm
+        """Save the registers of the PE's virtual CPU interface, and disable this interface (kvm
         vgic_v3_put)."""
         vif = self.vif
         assert vif is not None
@@ -117,8 +119,8 @@ class VgicCpu:
 
     @property
     def nr_aprs(self) -> int:
-        """The number of active-priority registers of a group with ``num_pri_bits`` (kvm
-        vgic_v3_max_apr_idx)."""
+        """The number of active-priority registers of each group. The number depends on
+        ``num_pri_bits`` (kvm vgic_v3_max_apr_idx)."""
         return active_priority_registers(self.num_pri_bits)
 
     @property

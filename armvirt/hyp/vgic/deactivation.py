@@ -1,5 +1,5 @@
-"""Changes of the active state that do not go through a list register: writes of ISACTIVER and
-ICACTIVER, and trapped writes of ICC_DIR_EL1 and GICV_DIR."""
+"""The accesses that change the active state of an interrupt without a list register: writes of
+ISACTIVER and ICACTIVER, and trapped writes of ICC_DIR_EL1 and GICV_DIR."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
     """Set or clear the active state for a guest's write of ISACTIVER<n> or ICACTIVER<n>. The caller
     runs `flush.sync_all` first.
 
-    If a level-sensitive interrupt is mapped to a host interrupt, its acknowledge has cleared
-    ``line_level``, so a deactivation samples the line again. If the line is high, the interrupt
-    becomes pending and can wake a vCPU from WFI. The vGIC has to sample the line itself: if the
-    vCPU is not loaded, its timer is on no PE, so that no comparator reports the line. (In KVM a
-    vCPU does not sleep while the output of a timer is high.)
+    For a level-sensitive interrupt that is mapped to a host interrupt, the flush before the
+    acknowledge cleared ``line_level``. Therefore a deactivation reads the line again. If the line
+    is high, the interrupt becomes pending and can wake a vCPU from WFI. Nothing else would report
+    the high line while the vCPU is not loaded, because its timer is then on no PE. (KVM does not
+    need to read the line here, because a vCPU of KVM does not block while the output of a timer is
+    high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, dist.cpu(irq.acked))
@@ -46,8 +47,9 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
 
 
 def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
-    """Note that ICACTIVER made an interrupt inactive. With EOImode 0 the guest will still write
-    EOIR for this interrupt. Until this write, the interrupt is in the vCPU's list ``cleared``."""
+    """Record that ICACTIVER made an interrupt inactive after the vCPU acknowledged the interrupt.
+    With EOImode 0 the guest will still write EOIR for this interrupt. Until this write, the
+    interrupt is in ``cpu.cleared``. With EOImode 1, ``acked`` of the interrupt becomes None."""
     if cpu.vmcr & VMCR_VEOIM:
         irq.acked = None
     elif irq not in cpu.cleared:
@@ -55,8 +57,9 @@ def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
 
 
 def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Handle a vCPU's write of ICC_DIR_EL1 or GICV_DIR: deactivate the interrupt, which may be
-    active on any vCPU (kvm vgic_v3_deactivate). With EOImode 0 the write is ignored.
+    """Handle a vCPU's write of ICC_DIR_EL1 or GICV_DIR: deactivate the interrupt (kvm
+    vgic_v3_deactivate). The interrupt may be active on any vCPU. With EOImode 0 the write is
+    ignored.
 
     To deactivate an SGI, a GICv2 guest also has to write the CPUID of the sender.
     """
@@ -75,7 +78,8 @@ def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
 
 
 def _deactivate(dist: Distributor, irq: VgicIrq) -> None:
-    """Deactivate an interrupt and its host interrupt, as a deactivation in a list register does.
+    """Deactivate an interrupt, and the host interrupt to which the interrupt is mapped. The result
+    is the same as if the guest had deactivated the interrupt through a list register.
 
     If the line is high, the host interrupt fires again. The interrupt then becomes pending again,
     and is added at the end of the ap_list.

@@ -1,9 +1,10 @@
-"""The Distributor (struct vgic_dist): the state of one VM's vGIC, look-up of interrupts, and
-ap_lists.
+"""The Distributor (struct vgic_dist): the state of one VM's vGIC, the look-up of interrupts, and
+the ap_lists.
 
-An interrupt that is active, or that has to be delivered, is on the ap_list of exactly one vCPU.
-Every change of an interrupt ends in one call of `Distributor.queue`, which updates the ap_lists.
-Before a vCPU enters the guest, `armvirt.hyp.vgic.flush` writes its ap_list into list registers.
+An interrupt that is active, or that has to be delivered, is on the ap_list of exactly one vCPU. The
+exception is an active interrupt without a target vCPU, which is on no ap_list. Every change of an
+interrupt ends in one call of `Distributor.queue`, which updates the ap_lists. Before a vCPU enters
+the guest, `armvirt.hyp.vgic.flush` writes the interrupts of the vCPU's ap_list into list registers.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ LATEST_REVISION = 3
 
 
 class Distributor:
-    """All interrupts of a VM, and the vGIC's state of the vCPUs (``vcpus``, by vCPU id).
+    """All interrupts of a VM, and the vGIC's state of each vCPU (``vcpus``, by vCPU id).
 
     ``model`` is 2 or 3. ``enables`` has the group enables of GICD_CTLR, bit n for group n.
     ``any_cpu`` has the SPIs with GICD_IROUTER.Interrupt_Routing_Mode = 1 (1-of-N). ``stray_active``
     has the active interrupts that have no target and are on no ap_list. ``watched`` has the INTIDs
-    of level-sensitive SPIs; the end of these interrupts is reported by `VgicCallbacks.irq_ended`.
+    of level-sensitive SPIs. When the guest ends one of these SPIs, the vGIC calls
+    `VgicCallbacks.irq_ended`.
 
-    ``lpis`` has the LPIs that an ITS maps, by INTID; ``has_its`` is True if there is an ITS.
-    ``propbaser`` is GICR_PROPBASER, which all redistributors share. ``memory`` is the guest memory
-    with the tables of LPIs and ITSs.
+    ``lpis`` has the LPIs that an ITS maps, by INTID. ``has_its`` is True if there is an ITS.
+    ``propbaser`` is GICR_PROPBASER, which all redistributors share. ``memory`` is the guest memory,
+    which contains the tables of LPIs and ITSs.
 
     ``id_base`` is added to vCPU ids in trace events, so that the ids are unique on the host.
     ``num_pri_bits`` is the number of priority bits in the host's ICH_VTR_EL2.
@@ -75,13 +77,14 @@ class Distributor:
 
     @property
     def nr_irqs(self) -> int:
-        """The number of INTIDs up to and including the last SPI; 32 until user space or
-        `create_spis` sets the number of SPIs."""
+        """The number of INTIDs, which ends with the last SPI. The number is 32 (no SPIs) until user
+        space or `create_spis` sets the number of SPIs."""
         return self.nr_spis + NR_PRIVATE
 
     @property
     def nr_irqs_after_init(self) -> int:
-        """The value that `nr_irqs` has, or will have, after `create_spis`."""
+        """The value of `nr_irqs` after `create_spis`: the number that user space has set, or
+        256."""
         return (self.nr_spis or DEFAULT_NR_IRQS - NR_PRIVATE) + NR_PRIVATE
 
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
@@ -90,7 +93,8 @@ class Distributor:
         self.placement.place(cpu)
 
     def create_spis(self) -> None:
-        """Set the final number of INTIDs, and create the SPIs; their target is the first vCPU."""
+        """Fix the number of INTIDs, and create the SPIs. The target of every SPI is the first
+        vCPU."""
         self.nr_spis = self.nr_irqs_after_init - NR_PRIVATE
         boot = next(iter(self.vcpus))
         last = min(self.nr_irqs - 1, MAX_SPI)
@@ -98,9 +102,9 @@ class Distributor:
         self.initialized = True
 
     def reset(self) -> None:
-        """Reset to the state after `create_spis`, and remove the LPIs. No vCPU may be loaded. The
-        addresses of frames, the owners of interrupts (the objects that may inject the interrupts)
-        and the mappings to host interrupts stay."""
+        """Reset to the state after `create_spis`, and remove the LPIs. The caller makes sure that
+        no vCPU is loaded. The addresses of frames, the owners of interrupts (the objects that may
+        inject the interrupts) and the mappings to host interrupts do not change."""
         self.enables = 0
         self.any_cpu.clear()
         self.stray_active.clear()
@@ -124,7 +128,8 @@ class Distributor:
         return vcpu_id in self.vcpus
 
     def vcpu_with_affinity(self, affinity: int) -> int | None:
-        """The id of the vCPU with these affinity fields of MPIDR_EL1; None if no vCPU has them."""
+        """The id of the vCPU with these affinity fields of MPIDR_EL1. None if no vCPU has these
+        fields."""
         for cpu in self.vcpus.values():
             if cpu.mpidr & MPIDR_AFFINITY == affinity & MPIDR_AFFINITY:
                 return cpu.vcpu_id
@@ -165,12 +170,14 @@ class Distributor:
 
     def queue(self, irq: VgicIrq, sampled: bool = False) -> None:
         """Move an interrupt to the ap_list of the vCPU that `target_oracle` returns (kvm
-        vgic_queue_irq_unlock). The caller calls this function after every change of the interrupt.
-        ``sampled`` is True if the interrupt is mapped to a host interrupt and the caller has just
-        read the line; the line is then not read again.
+        vgic_queue_irq_unlock). Every change of an interrupt must be followed by a call of this
+        function. ``sampled`` is True if the interrupt is mapped to a host interrupt and the caller
+        has just read its line. Then this function does not read the line again.
 
-        An interrupt in a list register stays on its ap_list until the next sync of that vCPU. The
-        vCPU that has or had the interrupt is marked dirty, and the target vCPU is kicked.
+        If the interrupt is in a list register of a vCPU, the interrupt stays on that vCPU's ap_list
+        until the vCPU's next sync. The vCPU whose ap_list had the interrupt, and the vCPU whose
+        ap_list gets the interrupt, are marked dirty: a flush runs before their next guest entry.
+        The target vCPU is kicked.
         """
         if irq.hw and not sampled:
             self.resample(irq)
@@ -200,20 +207,21 @@ class Distributor:
             self.vm.kick(target)
 
     def mark_dirty(self) -> None:
-        """Mark every vCPU dirty: a flush writes its list registers before its next guest entry."""
+        """Mark every vCPU dirty. A flush then writes the list registers of a vCPU before the vCPU's
+        next guest entry."""
         for cpu in self.vcpus.values():
             cpu.dirty = True
 
     def look_again(self, cpu: VgicCpu) -> None:
         """Request a flush of the vCPU's list registers before its next guest entry, and wake the
-        vCPU from WFI. The caller has changed GICD_CTLR or a register of the vCPU's CPU interface,
-        so that a pending interrupt may now be signalled."""
+        vCPU from WFI. The caller has changed GICD_CTLR or a register of the vCPU's CPU interface.
+        After this change a pending interrupt may be signalled that was not signalled before."""
         cpu.dirty = True
         self.vm.kick(cpu.vcpu_id)
 
     def set_enables(self, enables: int) -> None:
-        """Write GICD_CTLR.EnableGrp0 (bit 0) and EnableGrp1 (bit 1). KVM has one enable for both
-        groups."""
+        """Write the group enables of GICD_CTLR: EnableGrp0 (bit 0) and EnableGrp1 (bit 1). KVM has
+        a single enable bit, which applies to both groups."""
         if enables == self.enables:
             return
         self.enables = enables
@@ -226,13 +234,14 @@ class Distributor:
     # Host interrupts and irqfds ------------------------------------------------------------------
 
     def resample(self, irq: VgicIrq) -> None:
-        """Sample the line of a level-sensitive interrupt that is mapped to a host interrupt, if the
-        interrupt is pending, not active, and in no list register. The vGIC has to sample the line,
-        because no injection reports that the line fell.
+        """Read the line of a level-sensitive interrupt that is mapped to a host interrupt, if the
+        interrupt is pending, not active, and in no list register. The vGIC has to read the line
+        itself, because the owner of the interrupt injects nothing when the line falls.
 
-        If the line fell, the host interrupt is deactivated, so that it can fire again. The host
-        interrupt stays active if ``pending_latch`` keeps the interrupt pending. (KVM delivers the
-        interrupt although the line fell, and samples the line at the next exit.)
+        If the line fell, the host interrupt is deactivated, so that the host interrupt can fire
+        again. But if ``pending_latch`` keeps the interrupt pending, the host interrupt stays
+        active. (KVM delivers the interrupt although the line fell, and samples the line at the next
+        exit.)
         """
         if not (irq.hw and irq.level and irq.line_level) or irq.active or irq.lr >= 0:
             return
@@ -240,15 +249,16 @@ class Distributor:
             self.set_phys_active(irq, False)
 
     def set_phys_active(self, irq: VgicIrq, active: bool) -> None:
-        """Write the active state of the host interrupt to which the guest's interrupt is mapped.
-        The PE is the PE of the vCPU whose ap_list has the guest's interrupt. If no ap_list has it,
-        the PE is the PE of the target vCPU."""
+        """Write the active state of the host interrupt to which the guest's interrupt ``irq`` is
+        mapped. The host interrupt belongs to the PE of the vCPU whose ap_list has ``irq``. If
+        ``irq`` is on no ap_list, the host interrupt belongs to the PE of the target vCPU of
+        ``irq``."""
         vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target
         if vcpu_id is not None:
             self.vm.set_phys_active(vcpu_id, irq.hwintid, active)
 
     def ended(self, irq: VgicIrq) -> None:
-        """Call `VgicCallbacks.irq_ended` if an irqfd resamples the line of this interrupt. The
-        guest has deactivated the interrupt."""
+        """Report that the guest has deactivated an interrupt. `VgicCallbacks.irq_ended` is called
+        if an irqfd resamples the line of this interrupt (the INTID is in ``watched``)."""
         if irq.intid in self.watched and irq.level and not irq.hw:
             self.vm.irq_ended(irq.intid)

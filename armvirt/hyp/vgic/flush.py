@@ -1,10 +1,11 @@
-"""Flush and sync. A flush writes ap_lists into list registers before a guest entry. A sync folds
-list registers and prunes ap_lists after an exit (kvm/vgic/vgic.c).
+"""Flush and sync (kvm/vgic/vgic.c). A flush writes the interrupts of a vCPU's ap_list into list
+registers before a guest entry. After an exit, a sync folds the list registers into the interrupts
+and prunes the ap_list.
 
-Most exits change no interrupt, and a fold and a flush cost microseconds per interrupt. So list
-registers keep their values from one entry to the next. `Distributor.queue` marks a vCPU dirty, and
-only a vCPU that is `stale` needs `sync` and `flush` before the next entry. Code that reads or
-writes pending or active state calls `sync_all` first.
+Most exits change no interrupt, and a fold and a flush cost microseconds per interrupt. Therefore
+list registers keep their values from one entry to the next. `Distributor.queue` marks a vCPU dirty
+when an interrupt changes. `sync` and `flush` have to run before the vCPU's next entry only if
+`stale` returns True. Code that reads or writes pending or active state calls `sync_all` first.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
 def stale(cpu: VgicCpu) -> bool:
     """Whether `sync` and `flush` have to run before the vCPU's next guest entry. They have to run
-    if an interrupt changed, if the maintenance interrupt is pending, or if the line of an interrupt
-    that is mapped to a host interrupt fell (`retracted`)."""
+    in three cases: an interrupt changed; the maintenance interrupt is pending; or the line of an
+    interrupt that is mapped to a host interrupt fell (`retracted`)."""
     vif = cpu.vif
     if cpu.dirty or vif is None:
         return cpu.dirty
@@ -47,8 +48,8 @@ def retracted(cpu: VgicCpu) -> bool:
     acknowledged the interrupt. Such an interrupt is still pending in its list register, or has no
     list register.
 
-    `armvirt.hw.pe.Pe` exits when the line falls. (KVM samples the line at the next exit, because
-    KVM folds at every exit.)
+    `armvirt.hw.pe.Pe` leaves the guest when such a line falls. (KVM reads the line at the next
+    exit, because KVM folds at every exit.)
     """
     vif = cpu.vif
     if vif is None:
@@ -72,8 +73,9 @@ def _level(irq: VgicIrq) -> bool:
 
 
 def offers_only(cpu: VgicCpu, intid: int) -> bool:
-    """Whether ``intid``, which is mapped to a host interrupt, is the only interrupt on the vCPU's
-    ap_list and is pending in list register 0, while no maintenance interrupt is enabled."""
+    """Whether the interrupt ``intid`` is the only interrupt that the list registers offer to the
+    vCPU. ``intid`` must be mapped to a host interrupt, be the only interrupt on the vCPU's ap_list,
+    and be pending in list register 0. The result is False if a maintenance interrupt is enabled."""
     vif = cpu.vif
     if (
         vif is None
@@ -94,9 +96,9 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
 def flush(dist: Distributor, cpu: VgicCpu) -> None:
     """Write the list registers of a loaded vCPU from its ap_list (kvm vgic_flush_lr_state).
 
-    A flush moves no interrupt to another ap_list. After a sync every interrupt is on the correct
-    ap_list, and `Distributor.queue` moves an interrupt that is in no list register at each change
-    of the interrupt.
+    A flush moves no interrupt to another ap_list, because every interrupt is already on the correct
+    ap_list. For an interrupt in a list register, the sync has checked the ap_list. For another
+    interrupt, `Distributor.queue` updates the ap_list at each change of the interrupt.
     """
     vif = cpu.vif
     assert vif is not None
@@ -152,8 +154,8 @@ def _fill(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, hcr: int) -
 
 
 def _waiting(cpu: VgicCpu) -> int:
-    """A bit map of host INTIDs. A bit is set if the guest's interrupt that is mapped to the host
-    interrupt is pending and has no list register."""
+    """A bit map of host INTIDs. The bit of a host interrupt is set if the corresponding interrupt
+    of the guest is pending and has no list register."""
     return sum(1 << irq.hwintid for irq in cpu.outside if _waits(irq))
 
 
@@ -162,13 +164,14 @@ def _waits(irq: VgicIrq) -> bool:
 
 
 def _may_pend(dist: Distributor, cpu: VgicCpu, irq: VgicIrq) -> bool:
-    """Whether an interrupt of the ap_list may be pending on this vCPU. An active interrupt is on
-    the ap_list even if it is disabled or routed to another vCPU."""
+    """Whether an interrupt of the ap_list may be pending on this vCPU: the interrupt and its group
+    are enabled, and this vCPU is the target. An active interrupt stays on the ap_list even if it is
+    disabled or routed to another vCPU."""
     return irq.enabled and bool(dist.enables >> irq.group & 1) and irq.target == cpu.vcpu_id
 
 
 def _foreign_spis(dist: Distributor, cpu: VgicCpu) -> bool:
-    """Whether another vCPU has an SPI on its ap_list."""
+    """Whether the ap_list of another vCPU has an SPI."""
     for other in dist.vcpus.values():
         if other is not cpu:
             for irq in other.ap_list:
@@ -183,7 +186,8 @@ def _foreign_spis(dist: Distributor, cpu: VgicCpu) -> bool:
 def sync(dist: Distributor, cpu: VgicCpu) -> None:
     """Fold the list registers into the interrupts, and prune the ap_list (kvm vgic_sync_hwstate).
 
-    A second call has no effect. The list registers are out of date until the next flush.
+    After this call the list registers are out of date until the next flush. A second call before
+    this flush has no effect.
     """
     vif = cpu.vif
     if vif is not None and (cpu.resident or cpu.outside or cpu.cleared):
@@ -195,20 +199,20 @@ def sync(dist: Distributor, cpu: VgicCpu) -> None:
 
 
 def sync_all(dist: Distributor) -> None:
-    """`sync` every vCPU whose list registers hold an interrupt."""
+    """Call `sync` for every vCPU that has an interrupt in a list register."""
     for cpu in dist.vcpus.values():
         if cpu.resident:
             sync(dist, cpu)
 
 
 def sync_owner(dist: Distributor, irq: VgicIrq) -> None:
-    """Sync the vCPU that has ``irq`` in a list register, if any. The caller makes ``irq`` pending
-    next.
+    """Sync the vCPU that has ``irq`` in a list register. If no list register has ``irq``, do
+    nothing. The caller makes ``irq`` pending after this call.
 
     If the guest has ended ``irq``, the sync removes ``irq`` from the ap_list, and the caller then
-    adds ``irq`` at the end. Without the sync, ``irq`` would keep its old place in the ap_list,
-    unless an exit had already synced the vCPU after the end of interrupt. An edge-triggered
-    interrupt that is alone on the ap_list needs no sync.
+    adds ``irq`` at the end of the ap_list. Without the sync, the order of the ap_list would depend
+    on exits: ``irq`` would keep its old position if no exit had synced the vCPU after the end of
+    interrupt. An edge-triggered interrupt that is alone on the ap_list needs no sync.
     """
     if irq.lr >= 0 and irq.vcpu is not None:
         cpu = dist.vcpus[irq.vcpu]
@@ -217,16 +221,17 @@ def sync_owner(dist: Distributor, irq: VgicIrq) -> None:
 
 
 def fold_irq(dist: Distributor, irq: VgicIrq) -> None:
-    """Sync the vCPU that has ``irq`` in a list register, if any. The caller changes the trigger of
-    ``irq`` next."""
+    """Sync the vCPU that has ``irq`` in a list register. If no list register has ``irq``, do
+    nothing. The caller changes the trigger of ``irq`` after this call."""
     if irq.lr >= 0 and irq.vcpu is not None:
         sync(dist, dist.vcpus[irq.vcpu])
 
 
 def prune(dist: Distributor, cpu: VgicCpu) -> None:
-    """Sample the lines of the interrupts that are mapped to host interrupts. Remove an interrupt
-    from the ap_list if `target_oracle` returns another vCPU or None, and queue the interrupt for
-    that vCPU (kvm vgic_prune_ap_list)."""
+    """Remove from the vCPU's ap_list the interrupts for which `target_oracle` returns another vCPU
+    or None (kvm vgic_prune_ap_list). If `target_oracle` returns another vCPU, add the interrupt to
+    the ap_list of this other vCPU. Before that, read the lines of the interrupts that are mapped to
+    host interrupts."""
     enables, vcpu_id = dist.enables, cpu.vcpu_id
     leaving = []
     for irq in cpu.ap_list:
@@ -261,8 +266,8 @@ def _fold(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
 
 
 def _replay(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
-    """Deactivate the interrupts that the guest ended while they were in no list register. Return
-    these interrupts. ``count`` is their number, from ICH_HCR_EL2.EOIcount."""
+    """Deactivate the interrupts that the guest ended while they were in no list register. ``count``
+    is the number of these interrupts, from ICH_HCR_EL2.EOIcount. Return these interrupts."""
     ended = ended_outside(cpu, vif, count)
     for irq in ended:
         irq.active, irq.acked = False, None
@@ -276,12 +281,13 @@ def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[Vg
     """The interrupts that the guest ended while they were in no list register. ``count`` is the
     number of these interrupts, from ICH_HCR_EL2.EOIcount.
 
-    Only interrupts that this vCPU acknowledged are candidates, because an active state that
-    software wrote has no active-priority bit. The first candidates are interrupts whose
-    active-priority bit was set at the flush and is clear now, because an end of interrupt drops the
-    priority. The last candidates are interrupts whose bit was not set at the flush: the guest may
-    have changed the binary point after the acknowledge, so that another bit was set. Each of the
-    two sets is in order of urgency. KVM takes the first ``count`` interrupts without a list
+    EOIcount does not tell the INTIDs, so this function chooses ``count`` interrupts. Only an
+    interrupt that this vCPU acknowledged can be chosen, because an active state that software wrote
+    has no active-priority bit. First come the interrupts whose active-priority bit was set at the
+    flush and is clear now: the end of interrupt drops the priority, which clears this bit. Then
+    come the interrupts whose bit was not set at the flush: the guest may have changed the binary
+    point after the acknowledge, so the acknowledge set another bit. Each of the two sets is in the
+    order of `list_registers.by_urgency`. KVM takes the first ``count`` interrupts without a list
     register.
     """
     before = cpu.running_before
@@ -293,8 +299,8 @@ def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[Vg
 
 
 def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> bool:
-    """Whether the active-priority bit of an interrupt is set in ``dropped``, which has the words of
-    AP0R and then of AP1R. A GICv2 guest uses only AP1R."""
+    """Whether the active-priority bit of an interrupt is set in ``dropped``. ``dropped`` has first
+    the words of AP0R<n>, then the words of AP1R<n>. A GICv2 guest uses only AP1R<n>."""
     group = irq.running & LR_GROUP1
     level = vif.preemption_level(irq.running >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK, group)
     first = len(vif.ap0r) if group or not vif.sre else 0
@@ -302,8 +308,8 @@ def _was_dropped(irq: VgicIrq, vif: VirtualCpuInterface, dropped: list[int]) -> 
 
 
 def _forget_ended(cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
-    """Remove from ``cpu.cleared`` the interrupts that the guest has ended: their active-priority
-    bits are clear now."""
+    """Remove from ``cpu.cleared`` the interrupts whose active-priority bits are clear now, because
+    the guest has ended these interrupts."""
     active = [*vif.ap0r, *vif.ap1r]
     for irq in [irq for irq in cpu.cleared if not _was_dropped(irq, vif, active)]:
         cpu.cleared.remove(irq)

@@ -1,5 +1,5 @@
-"""One interrupt of the vGIC (struct vgic_irq), the decision which vCPU gets the interrupt, and the
-decision whether an injection changes the interrupt."""
+"""One interrupt of the vGIC (struct vgic_irq). `target_oracle` decides which vCPU gets the
+interrupt. `accepts` decides whether an injection changes the interrupt."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from armvirt.state import State, fields_of, load_fields
 #: KVM implements five priority bits (VGIC_PRI_BITS); the low three bits of a priority are zero.
 PRIORITY_MASK = 0xF8
 UNKNOWN_SENDER = 0xFF
-"""`VgicIrq.active_source` of a GICv2 SGI that user space made active: no register has the
-sender."""
+"""The value of `VgicIrq.active_source` for a GICv2 SGI that user space made active. The sender is
+unknown, because ISACTIVER has no field for the CPUID of the sender."""
 
 
 class VgicIrq:
-    """The state of one INTID. A private INTID has one object per vCPU, an SPI one object per VM.
+    """The state of one INTID. A private INTID has one object per vCPU. An SPI has one object per
+    VM.
 
     Configuration: ``enabled``, ``priority``, ``group``, and ``level`` (True for level-sensitive).
 
-    Routing: ``target`` is the vCPU that gets the interrupt, None for no vCPU. ``mpidr`` (affinity)
-    and ``any_cpu`` (Interrupt_Routing_Mode) are fields of GICD_IROUTER. ``targets`` is
-    GICD_ITARGETSR of a GICv2.
+    Routing: ``target`` is the vCPU that gets the interrupt, None if no vCPU gets the interrupt.
+    ``mpidr`` (affinity) and ``any_cpu`` (Interrupt_Routing_Mode) are fields of GICD_IROUTER.
+    ``targets`` is GICD_ITARGETSR of a GICv2.
 
-    State: ``pending_latch``, ``line_level`` (the input), ``active``. ``acked`` is the vCPU that has
-    acknowledged the interrupt and not ended it, None for no vCPU. ``running`` has the priority and
-    the group of the last activation, as fields of a list register
-    (`list_registers.priority_and_group`). An SGI of a GICv2 (``carries_cpuid``) also has
-    ``source``, with a bit for each vCPU whose SGI is pending, and ``active_source``, the sender of
-    the active SGI.
+    State: ``pending_latch``, ``line_level`` (the level of the input), ``active``. ``acked`` is the
+    vCPU that has acknowledged the interrupt and not ended it, None if there is no such vCPU.
+    ``running`` has the priority and the group that the interrupt had when it last became active.
+    ``running`` has the format of a list register (`list_registers.priority_and_group`). An SGI of a
+    GICv2 (``carries_cpuid``) also has ``source``, with a bit for each vCPU whose SGI is pending,
+    and ``active_source``, the sender of the active SGI.
 
-    Place: ``vcpu`` is the vCPU whose ap_list has the interrupt, None for no ap_list. ``lr`` is the
-    index of the list register that holds the interrupt, -1 for no list register. While ``lr`` is
-    not -1, the active and pending fields have the values of the last flush. ``offered`` is True if
-    the flush wrote the list register as pending. If the list register is then not pending any more,
-    the guest has acknowledged the interrupt.
+    List register: ``vcpu`` is the vCPU whose ap_list has the interrupt, None if no ap_list has the
+    interrupt. ``lr`` is the index of the list register that holds the interrupt, -1 if no list
+    register holds the interrupt. While ``lr`` is not -1, the active and pending fields have the
+    values of the last flush. ``offered`` is True if the flush wrote the list register as pending.
+    If the list register is later not pending any more, the guest has acknowledged the interrupt.
 
-    Wiring: only ``owner`` may inject the interrupt; None is user space. ``hw``, ``hwintid`` and
-    ``get_input_level`` map the interrupt to a host interrupt.
+    Injection: only ``owner`` may inject the interrupt; ``owner`` is None if user space injects the
+    interrupt. If ``hw`` is True, the interrupt is mapped to the host interrupt ``hwintid``, and
+    ``get_input_level()`` reads the line.
     """
 
     SAVED: ClassVar[tuple[str, ...]] = (
@@ -62,13 +64,13 @@ class VgicIrq:
         self.reset(target)
 
     def reset(self, target: int | None) -> None:
-        """Reset to the state after initialisation. SGIs are enabled; PPIs are level-sensitive,
-        other interrupts edge-triggered; the priority is 0; the group is 0 (GICv2) or 1 (GICv3). The
-        owner (the only object that may inject the interrupt) and the mapping to a host interrupt
-        stay.
+        """Reset to the state after initialisation. SGIs are enabled. PPIs are level-sensitive,
+        other interrupts are edge-triggered. The priority is 0. The group is 0 (GICv2) or 1 (GICv3).
+        The owner (the only object that may inject the interrupt) and the mapping to a host
+        interrupt do not change.
 
-        The trigger of an SPI is UNKNOWN at reset in the architecture; KVM starts with
-        edge-triggered SPIs.
+        In the architecture, the trigger of an SPI is UNKNOWN at reset. In KVM, SPIs are
+        edge-triggered at reset.
         """
         self.vcpu: int | None = None
         self.target, self.mpidr, self.any_cpu = target, 0, False
@@ -83,37 +85,38 @@ class VgicIrq:
 
     @property
     def pending(self) -> bool:
-        """Whether ``pending_latch`` is set or, for a level-sensitive interrupt, its line is high
-        (kvm irq_is_pending)."""
+        """Whether the interrupt is pending (kvm irq_is_pending): ``pending_latch`` is set, or the
+        interrupt is level-sensitive and its line is high."""
         return self.pending_latch or (self.level and self.line_level)
 
     @property
     def mapped_level(self) -> bool:
-        """Whether the interrupt is level-sensitive and mapped to a host interrupt. The vGIC samples
-        the line of this interrupt with ``get_input_level``."""
+        """Whether the interrupt is level-sensitive and mapped to a host interrupt. The vGIC reads
+        the line of such an interrupt with ``get_input_level``."""
         return self.hw and self.level
 
     @property
     def sender_is_unknown(self) -> bool:
-        """Whether the interrupt is an active GICv2 SGI whose CPUID the vGIC does not know."""
+        """Whether the interrupt is an active GICv2 SGI and the vGIC does not have the CPUID of its
+        sender."""
         return self.active and self.active_source == UNKNOWN_SENDER
 
     def sample_line(self) -> bool:
         """Read the line of a level-sensitive interrupt that is mapped to a host interrupt. Store
-        the level in ``line_level``, and return it."""
+        the level in ``line_level``, and return the level (True for high)."""
         if self.get_input_level is not None:
             self.line_level = self.get_input_level()
         return self.line_level
 
     def state(self) -> dict[str, object]:
-        """The attributes in ``SAVED``: configuration, routing and state. The state of the vCPU has
-        the ap_list and the list register of the interrupt."""
+        """The attributes in ``SAVED``: configuration, routing and state. The ap_list and the list
+        register of the interrupt are saved with the vCPU (`armvirt.hyp.vgic.state`)."""
         return fields_of(self, self.SAVED)
 
     def load(self, state: State) -> None:
-        """Restore the result of `state`. The result has no ``get_input_level``, so the owner of the
-        interrupt sets it again. The restore of the vCPU sets the ap_list and the list register of
-        the interrupt."""
+        """Restore the result of `state`. ``get_input_level`` is a function and cannot be saved, so
+        its value does not change. The ap_list and the list register of the interrupt are restored
+        with the vCPU (`armvirt.hyp.vgic.state`)."""
         load_fields(self, self.SAVED, state)
         self.vcpu, self.lr = None, -1
 
@@ -124,8 +127,8 @@ class Lpi(VgicIrq):
 
     ``home`` is the vCPU whose redistributor holds the LPI, None if the collection is not mapped.
     ``target`` equals ``home`` if LPIs are enabled on that redistributor, else ``target`` is None.
-    ``references`` counts the events. `armvirt.hyp.vgic.its.its.load_all` computes ``target`` and
-    ``references`` at a restore, because they are not saved.
+    ``references`` is the number of events that ITSs translate to the LPI. ``target`` and
+    ``references`` are not saved; `armvirt.hyp.vgic.its.its.load_all` computes them at a restore.
     """
 
     SAVED = ("intid", "priority", "enabled", "pending_latch", "offered", "home")
@@ -138,11 +141,12 @@ class Lpi(VgicIrq):
 
 
 def target_oracle(irq: VgicIrq, enables: int) -> int | None:
-    """The vCPU whose ap_list must have the interrupt, None for no ap_list (kvm vgic_target_oracle).
+    """The vCPU whose ap_list must have the interrupt. None if the interrupt must be on no ap_list
+    (kvm vgic_target_oracle).
 
-    An active interrupt stays on the ap_list of the vCPU on which it is active. Bit n of ``enables``
-    is the distributor's enable of group n. A disabled group stops pending interrupts, not active
-    interrupts.
+    An active interrupt stays on the ap_list of the vCPU on which it is active, even if its group is
+    disabled. A pending interrupt of a disabled group is on no ap_list. Bit n of ``enables`` is the
+    distributor's enable of group n.
     """
     if irq.active:
         return irq.vcpu if irq.vcpu is not None else irq.target
@@ -156,8 +160,10 @@ def target_oracle(irq: VgicIrq, enables: int) -> int | None:
 
 
 def accepts(irq: VgicIrq, level: bool, owner: object) -> bool:
-    """Whether an injection changes the interrupt (kvm vgic_validate_injection). False for
-    an ``owner`` that is not the owner of the interrupt: only the owner may inject."""
+    """Whether an injection changes the interrupt (kvm vgic_validate_injection). ``level`` is the
+    new level of the line of a level-sensitive interrupt; for an edge-triggered interrupt, True
+    signals an edge. The result is False if ``owner`` is not the owner of the interrupt, because
+    only the owner may inject."""
     if irq.owner is not owner:
         return False
     return level != irq.line_level if irq.level else level

@@ -1,5 +1,6 @@
-"""The values of list registers and of ICH_HCR_EL2 (kvm/vgic/vgic-v3.c). `populate` computes a list
-register from an interrupt before an entry. `fold` updates the interrupt after an exit.
+"""The values of list registers and of ICH_HCR_EL2 (kvm/vgic/vgic-v3.c). Before a guest entry,
+`populate` computes the value of a list register from an interrupt. After an exit, `fold` updates
+the interrupt from the list register.
 
 GICv2 and GICv3 guests use the same ICH_LR<n>_EL2. With ICC_SRE_EL1.SRE = 0, vINTID[12:10] is the
 CPUID (IHI 0069 chapter 12, ICH_LR<n>_EL2). `armvirt.hyp.vgic.flush` calls these functions for each
@@ -30,33 +31,36 @@ from armvirt.records import NamedTuple
 
 
 def priority_and_group(irq: VgicIrq) -> int:
-    """The Priority and Group fields of a list register for an interrupt."""
+    """The present priority and group of an interrupt, as the Priority and Group fields of a list
+    register."""
     return irq.priority << LR_PRIORITY_SHIFT | (LR_GROUP1 if irq.group else 0)
 
 
 def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
-    """Move an interrupt into a list register, and return ICH_LR<n>_EL2 (kvm vgic_v3_populate_lr).
+    """Move an interrupt into a list register, and return the value of ICH_LR<n>_EL2 (kvm
+    vgic_v3_populate_lr).
 
     ``may_pend`` is False if the interrupt is disabled or routed to another vCPU. Such an interrupt
-    is active, and its list register is active and not pending. The EOI bit raises a maintenance
-    interrupt when the guest deactivates the interrupt. (KVM sets the pending bit too.)
-    ``come_back`` is True if the PE has a single list register and other interrupts need it. Then
-    the EOI bit is set in any list register without HW, because no other maintenance interrupt
-    reports that the list register is free.
+    is active, and its list register gets the active state without the pending state. The EOI bit
+    raises a maintenance interrupt when the guest deactivates the interrupt. (KVM sets the pending
+    state too.) ``come_back`` is True if the PE has a single list register and other interrupts also
+    need a list register. Then every list register without HW gets the EOI bit, because no other
+    maintenance interrupt reports that the list register is free.
 
-    A level-sensitive interrupt is never pending and active at once. HW = 1 forbids this state. With
-    HW = 0, the EOI bit raises a maintenance interrupt when the guest deactivates the interrupt, and
-    EL2 reads the line again. The same applies to a GICv2 SGI that is active or has a second sender.
+    A list register never has a level-sensitive interrupt as pending and active at once. With HW = 1
+    the architecture forbids this state. With HW = 0, the EOI bit raises a maintenance interrupt
+    when the guest deactivates the interrupt, and EL2 reads the line again. The EOI bit is also set
+    for a GICv2 SGI that is active or has a second sender.
 
-    A mapped interrupt that is active and whose latch ISPENDR has set gets HW = 0 and the EOI bit.
-    The interrupt has to become pending when it becomes inactive (IHI 0069 4.1.2), but with HW = 1
-    the deactivation raises no maintenance interrupt. (KVM keeps HW = 1, and sees the latch only at
-    the next exit.)
+    If an interrupt is mapped to a host interrupt and active, and a write of ISPENDR has set its
+    latch, its list register gets HW = 0 and the EOI bit. The interrupt has to become pending when
+    it becomes inactive (IHI 0069 4.1.2), but with HW = 1 the deactivation raises no maintenance
+    interrupt. (KVM keeps HW = 1, so KVM finds the latch only at the next exit.)
 
     An active interrupt keeps the priority and the group of its acknowledge until its deactivation,
     even if the guest writes IPRIORITYR or IGROUPR (IMPLEMENTATION DEFINED: IHI 0069,
     GICD_IPRIORITYR<n>). With another priority in the list register, the guest's end of interrupt
-    would not deactivate the interrupt; in KVM such an interrupt can stay active.
+    would not deactivate the interrupt. (In KVM such an interrupt can stay active.)
     """
     now = priority_and_group(irq)
     latched = irq.hw and irq.active and irq.pending_latch
@@ -85,8 +89,8 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
 
 
 def _take_source(irq: VgicIrq) -> int:
-    """Remove the lowest sender of a GICv2 SGI, and return the sender. ``pending_latch`` stays set
-    if there are other senders."""
+    """Remove the sender with the lowest CPUID from the pending senders of a GICv2 SGI, and return
+    this CPUID. ``pending_latch`` stays set if other senders are pending."""
     first = irq.source & -irq.source
     irq.source &= ~first
     irq.pending_latch = irq.source != 0
@@ -94,22 +98,22 @@ def _take_source(irq: VgicIrq) -> int:
 
 
 def fold(irq: VgicIrq, value: int) -> bool:
-    """Update an interrupt from its list register (kvm vgic_v3_fold_lr_state). Returns True if the
-    host interrupt has to be deactivated.
+    """Update an interrupt from its list register (kvm vgic_v3_fold_lr_state). Return True if the
+    caller has to deactivate the host interrupt.
 
-    The acknowledge clears the latch that ISPENDR set on a level-sensitive interrupt (IHI 0048
-    figure 4-10). KVM clears the latch at the end of interrupt, so a write of ISPENDR between the
-    acknowledge and the end is lost.
+    If a write of ISPENDR set the latch of a level-sensitive interrupt, the acknowledge clears the
+    latch (IHI 0048 figure 4-10). KVM clears the latch at the end of interrupt, so KVM loses a write
+    of ISPENDR between the acknowledge and the end of interrupt.
 
-    If an interrupt is mapped to a host interrupt and the guest has not acknowledged the interrupt,
-    the line is sampled. If the line is low, the guest will not deactivate the host interrupt, so
-    EL2 deactivates it.
+    If an interrupt is mapped to a host interrupt and is still pending, the line is read. If the
+    line is low, the guest will not deactivate the host interrupt, so the caller has to deactivate
+    it.
 
-    If the guest has ended a mapped interrupt, the host interrupt is inactive too. If the line is
-    high, the host interrupt then fires again, and the interrupt is added at the end of the ap_list.
-    (KVM samples the line if the high line was already injected again. So in KVM the order of two
-    exits decides whether the interrupt keeps its old place in the ap_list.) With HW = 0 the host
-    interrupt is still active after the end of interrupt, so EL2 deactivates it.
+    If the guest has ended an interrupt that is mapped to a host interrupt, the host interrupt is
+    inactive too. If the line is high, the host interrupt then fires again, and the interrupt is
+    added at the end of the ap_list. (In KVM the interrupt keeps its old position in the ap_list if
+    the host interrupt has fired again before the exit.) With HW = 0 the host interrupt is still
+    active after the end of interrupt, so the caller has to deactivate it.
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)
@@ -137,8 +141,8 @@ def fold(irq: VgicIrq, value: int) -> bool:
 
 
 def signals_eoi(value: int) -> bool:
-    """Whether a list register with the EOI bit and HW = 0 shows that the guest has ended the
-    interrupt (kvm lr_signals_eoi_mi)."""
+    """Whether the value of a list register shows that the guest has ended the interrupt (kvm
+    lr_signals_eoi_mi): the EOI bit is 1, HW is 0, and the state is inactive."""
     return value & (LR_STATE | LR_HW | LR_EOI) == LR_EOI
 
 
@@ -147,19 +151,20 @@ def group_enabled(irq: VgicIrq, vmcr: int) -> bool:
 
 
 def by_urgency(irqs: Sequence[VgicIrq], vmcr: int) -> list[VgicIrq]:
-    """The interrupts in the order in which they get list registers: first pending interrupts of
-    enabled groups, by priority; then active interrupts of enabled groups, by priority; then
-    interrupts of disabled groups.
+    """The interrupts in the order in which they get list registers. First come the pending
+    interrupts of enabled groups, by priority. Then come the active interrupts of enabled groups, by
+    priority. The interrupts of disabled groups come last.
 
-    Interrupts of the same priority keep the order of the ap_list. So the result does not depend on
-    which interrupts had a list register at the last exit.
+    Interrupts of the same priority keep the order of the ap_list. Therefore the result does not
+    depend on which interrupts had a list register at the last exit.
     """
     return sorted(irqs, key=lambda i: (not group_enabled(i, vmcr), i.active, i.priority))
 
 
 class Overflow(NamedTuple):
-    """Which kinds of interrupts have no list register: ``pending`` interrupts, ``active``
-    interrupts, or ``any`` interrupts."""
+    """Properties of the interrupts for which a flush has no list register. ``pending`` is True if
+    there is a pending interrupt of an enabled group. ``active`` is True if there is an active
+    interrupt. ``any`` is True if there is at least one interrupt."""
 
     pending: bool
     active: bool
@@ -178,16 +183,17 @@ def configure_hcr(
     left: Overflow, vmcr: int, list_registers: int, foreign_spis: bool, watch_groups: bool = False,
     watch_ends: bool = False,
 ) -> int:  # fmt: skip
-    """ICH_HCR_EL2 for an entry, with the maintenance interrupts that have to be enabled (kvm
-    vgic_v3_configure_hcr). ``left`` tells which interrupts have no list register.
+    """ICH_HCR_EL2 for a guest entry, with the enables of maintenance interrupts (kvm
+    vgic_v3_configure_hcr). The list below has the bits that each argument sets. ``left`` describes
+    the interrupts that have no list register.
 
-    * Pending interrupts have no list register: NPIE (no list register is pending).
-    * Active interrupts have no list register: LRENPIE (the guest ends an interrupt without a list
-      register), and TDIR, because EOIcount does not tell which INTID ICC_DIR_EL1 deactivates.
-    * Any interrupts have no list register: UIE (at most one list register is in use). With a single
-      list register UIE stays 0, because the underflow would always be pending.
-    * Any interrupts have no list register, or ``watch_groups`` (there are 1-of-N SPIs): VGrp0DIE or
-      VGrp0EIE, and VGrp1DIE or VGrp1EIE (a group enable changes).
+    * ``left.pending``: NPIE, which reports that no list register is pending.
+    * ``left.active``: LRENPIE, which reports that the guest ended an interrupt without a list
+      register. Also TDIR, because EOIcount does not tell which INTID ICC_DIR_EL1 deactivates.
+    * ``left.any``: UIE, which reports that at most one list register is in use. With a single list
+      register UIE stays 0, because this condition would always be true.
+    * ``left.any`` or ``watch_groups`` (there are 1-of-N SPIs): VGrp0DIE or VGrp0EIE, and VGrp1DIE
+      or VGrp1EIE, which report that the guest changed a group enable.
     * ``watch_ends`` (`VgicCpu.cleared` is not empty): LRENPIE.
     * ``foreign_spis`` (another vCPU has an SPI that this vCPU may deactivate with EOImode 1): TDIR.
     """

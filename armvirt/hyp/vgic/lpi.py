@@ -1,11 +1,11 @@
 """LPIs: creation, routing, configuration tables, pending tables, and the LPI registers of a
 redistributor (IHI 0069 chapter 5.1).
 
-An `Lpi` exists for each INTID that an ITS maps. The configuration in the `Lpi` is a copy of a byte
-of the table at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0). An
-invalidation reads the byte again. The pending state is in the `Lpi` if LPIs are enabled on its
-redistributor, else in the table at GICR_PENDBASER. Work on many LPIs is a job
-(`armvirt.hyp.vgic.backlog`), which can take several guest accesses.
+An `Lpi` object exists for each INTID that an ITS maps. Its configuration is a copy of one byte of
+the table at GICR_PROPBASER, which all redistributors share (GICR_TYPER.CommonLPIAff = 0). An
+invalidation reads the byte again. If LPIs are enabled on the redistributor, the `Lpi` object has
+the pending state. If LPIs are disabled, the table at GICR_PENDBASER has the pending state. Work on
+many LPIs can take several guest accesses (`armvirt.hyp.vgic.backlog`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ Action = Callable[[Distributor, Any, "list[Lpi]"], None]
 
 
 def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
-    """Map one more event to an LPI. The first event creates the LPI (kvm vgic_add_lpi).
+    """Map one more event to the LPI ``intid``. The first event creates the LPI (kvm vgic_add_lpi).
 
-    An LPI that exists keeps its ``home``, the vCPU whose redistributor holds the LPI. An LPI whose
-    configuration cannot be read is created disabled, because in IHI 0069 MAPTI does not read the
-    configuration. (KVM refuses the event.)
+    ``home`` is the vCPU whose redistributor holds the new LPI, None if there is no such vCPU. An
+    LPI that exists already keeps its ``home``. If the configuration of a new LPI cannot be read,
+    the LPI is disabled and the event is mapped, because in IHI 0069 MAPTI does not read the
+    configuration. (KVM does not map the event.)
     """
     lpi = dist.lpis.get(intid)
     if lpi is None:
@@ -44,8 +45,8 @@ def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
 
 
 def release(dist: Distributor, lpi: Lpi) -> None:
-    """Unmap one event of an LPI. With the last event, the LPI and its pending state are removed
-    (IHI 0069 5.3, DISCARD). The caller runs `flush.sync_all` first."""
+    """Unmap one event of an LPI. If no other event is mapped to the LPI, remove the LPI and its
+    pending state (IHI 0069 5.3, DISCARD). The caller runs `flush.sync_all` first."""
     lpi.references -= 1
     if lpi.references:
         return
@@ -56,11 +57,11 @@ def release(dist: Distributor, lpi: Lpi) -> None:
 
 
 def move(dist: Distributor, lpi: Lpi, home: int | None) -> None:
-    """Move an LPI and its pending state to the redistributor of vCPU ``home``; None is no
-    redistributor.
+    """Move an LPI and its pending state to the redistributor of vCPU ``home``. If ``home`` is None,
+    the LPI is then on no redistributor.
 
-    If the LPI had no redistributor, and LPIs are enabled on the new redistributor, the pending bit
-    is read from the pending table of the new redistributor.
+    If the LPI was on no redistributor, and LPIs are enabled on the new redistributor, the pending
+    bit is read from the pending table of the new redistributor.
     """
     before, lpi.home = lpi.home, home
     if before is None and home is not None and dist.cpu(home).lpis_enabled:
@@ -102,7 +103,8 @@ def _move_to(dist: Distributor, target: int | None, lpis: list[Lpi]) -> None:
 
 
 def _release_all(dist: Distributor, _: None, lpis: list[Lpi]) -> None:
-    """Release each LPI in ``lpis``. The list has an LPI once for each event that was unmapped."""
+    """Release each LPI in ``lpis``. The list contains an LPI once for each event that was
+    unmapped."""
     flush.sync_all(dist)
     for lpi in lpis:
         release(dist, lpi)
@@ -112,8 +114,8 @@ def _release_all(dist: Distributor, _: None, lpis: list[Lpi]) -> None:
 
 
 def _property(dist: Distributor, intid: int) -> int:
-    """The LPI's byte of the configuration table; 0 (disabled) if the byte is beyond the table or
-    outside guest memory."""
+    """The LPI's byte in the configuration table. The value is 0 (disabled) if the byte is beyond
+    the end of the table or outside guest memory."""
     if intid >= arch.lpis_end(dist.propbaser):
         return 0
     data = fetch(dist.memory, arch.property_address(dist.propbaser, intid), 1)
@@ -144,8 +146,8 @@ def _invalidate_some(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def _configure_all(dist: Distributor, lpis: list[Lpi]) -> None:
-    """Read the configuration of several LPIs. One read is enough if the whole table is in guest
-    memory."""
+    """Read the configuration of several LPIs. If the whole table is in guest memory, the table is
+    read only once; otherwise each LPI's byte is read separately."""
     table = None
     end = min(max((lpi.intid for lpi in lpis), default=0) + 1, arch.lpis_end(dist.propbaser))
     if end > FIRST_LPI:
@@ -178,9 +180,9 @@ def _take_pending(dist: Distributor, lpi: Lpi) -> None:
 
 
 def store_pending(dist: Distributor, lpis: Iterable[Lpi]) -> bool:
-    """Write the pending state of LPIs into the pending tables. False if a table is outside guest
-    memory. The caller runs `flush.sync_all` first. KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES writes all
-    LPIs."""
+    """Write the pending state of the LPIs in ``lpis`` into the pending tables of their
+    redistributors. Return False if a table is outside guest memory. The caller runs
+    `flush.sync_all` first. For KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES, ``lpis`` has all LPIs."""
     complete = True
     for lpi in lpis:
         if lpi.home is None:
@@ -198,8 +200,8 @@ def store_pending(dist: Distributor, lpis: Iterable[Lpi]) -> bool:
 
 
 def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
-    """Write GICR_CTLR.EnableLPIs, which is RES0 without an ITS. If a job on LPIs
-    (`armvirt.hyp.vgic.backlog`) is under way, the write takes effect after the job."""
+    """Write GICR_CTLR.EnableLPIs, which is RES0 without an ITS. If the vGIC has not finished
+    earlier work on LPIs (`armvirt.hyp.vgic.backlog`), the write takes effect after this work."""
     if dist.has_its:
         cpu.lpis_wanted = enabled
         if not dist.backlog.jobs:
@@ -207,8 +209,9 @@ def set_enabled(dist: Distributor, cpu: VgicCpu, enabled: bool) -> None:
 
 
 def take_up(dist: Distributor) -> None:
-    """Start the jobs for the writes of EnableLPIs and GICR_INVALLR that the guest made while
-    another job was under way. The caller checks that no job is under way now."""
+    """Start the work for the writes of EnableLPIs and GICR_INVALLR that the guest made while the
+    vGIC did other work on LPIs (`armvirt.hyp.vgic.backlog`). The caller checks that no such work is
+    left."""
     for cpu in dist.cpus():
         if cpu.lpis_wanted != cpu.lpis_enabled:
             _switch(dist, cpu)
@@ -227,8 +230,9 @@ def _switch(dist: Distributor, cpu: VgicCpu) -> None:
 
 
 def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """Read the configuration and the pending state of the LPIs of a redistributor. With
-    GICR_PENDBASER.PTZ = 1 the pending table is all zero and is not read."""
+    """Read the configuration and the pending state of the LPIs of a redistributor, because
+    EnableLPIs was set. If GICR_PENDBASER.PTZ is 1, the pending table is all zero and is not
+    read."""
     cpu = dist.cpu(vcpu_id)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     _configure_all(dist, here)
@@ -240,8 +244,8 @@ def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 def _disable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
     """Remove the LPIs of a redistributor from the list registers, and write their pending state
-    into the pending table. GICR_CTLR.RWP is 1 until this work is done (IHI 0069 12.11, GICR_CTLR).
-    KVM discards the pending state (vgic_flush_pending_lpis)."""
+    into the pending table, because EnableLPIs was cleared. GICR_CTLR.RWP is 1 until this work is
+    done (IHI 0069 12.11, GICR_CTLR). KVM discards the pending state (vgic_flush_pending_lpis)."""
     flush.sync_all(dist)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     store_pending(dist, here)
@@ -251,40 +255,42 @@ def _disable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def settled(dist: Distributor, cpu: VgicCpu) -> bool:
-    """Whether no job on LPIs (`armvirt.hyp.vgic.backlog`) is under way, and every write of
-    EnableLPIs and GICR_INVALLR has taken effect. GICR_CTLR.RWP and GICR_SYNCR.Busy are then 0."""
+    """Whether the vGIC has done all work on LPIs (`armvirt.hyp.vgic.backlog`), and every write of
+    EnableLPIs and GICR_INVALLR to this redistributor has taken effect. If the result is True,
+    GICR_CTLR.RWP and GICR_SYNCR.Busy are 0."""
     return (
         not dist.backlog.jobs and cpu.lpis_wanted == cpu.lpis_enabled and not cpu.invalidate_wanted
     )
 
 
 def write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PROPBASER, which all redistributors share. The write is ignored while LPIs are
-    enabled on the redistributor of ``cpu``, and while a job on LPIs (`armvirt.hyp.vgic.backlog`) is
-    under way."""
+    """Write GICR_PROPBASER, which all redistributors share. The write is ignored if LPIs are
+    enabled on the redistributor of ``cpu``, or if work on LPIs is not finished
+    (`armvirt.hyp.vgic.backlog`)."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         dist.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
 def write_pendbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PENDBASER. The write is ignored while LPIs are enabled, and while a job on LPIs
-    (`armvirt.hyp.vgic.backlog`) is under way."""
+    """Write GICR_PENDBASER. The write is ignored if LPIs are enabled on this redistributor, or if
+    work on LPIs is not finished (`armvirt.hyp.vgic.backlog`)."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         cpu.pendbaser = arch.sanitise(value & arch.PENDBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
 def write_invlpir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_INVLPIR: invalidate the LPI with the INTID in the low word. The write is ignored
-    while LPIs are disabled. A write with V = 1 (bit 63, a virtual LPI) is ignored too, because
-    virtual LPIs are not implemented."""
+    """Write GICR_INVLPIR: read the configuration of the LPI whose INTID is in bits [31:0] again.
+    The write is ignored while LPIs are disabled. A write with V = 1 (bit 63, a virtual LPI) is
+    ignored too, because virtual LPIs are not implemented."""
     lpi = dist.lpis.get(value & 0xFFFF_FFFF)
     if cpu.lpis_enabled and lpi is not None and not value & arch.INVLPIR_V:
         invalidate(dist, lpi)
 
 
 def write_invallr(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_INVALLR: invalidate all LPIs of this redistributor. If a job on LPIs
-    (`armvirt.hyp.vgic.backlog`) is under way, the write takes effect after the job."""
+    """Write GICR_INVALLR: read the configuration of all LPIs of this redistributor again. The write
+    is ignored while LPIs are disabled, and if V = 1 (bit 63). If the vGIC has not finished earlier
+    work on LPIs (`armvirt.hyp.vgic.backlog`), the write takes effect after this work."""
     if cpu.lpis_enabled and not value & arch.INVLPIR_V:
         cpu.invalidate_wanted = True
         if not dist.backlog.jobs:
@@ -299,7 +305,7 @@ ACTIONS: dict[str, Action] = {
 
 
 class LpiWorker:
-    """The object that applies the actions of a `Backlog`'s jobs to the LPIs of a vGIC."""
+    """Applies the actions that a `Backlog` has queued to the LPIs of a vGIC."""
 
     __slots__ = ("_dist",)
 
@@ -307,8 +313,8 @@ class LpiWorker:
         self._dist = dist
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
-        """Apply an action to the LPIs with these INTIDs. An INTID whose LPI no longer exists is
-        skipped."""
+        """Apply an action to the LPIs with these INTIDs. ``action`` is a key of `ACTIONS`;
+        ``about`` is the argument of the action. An INTID is skipped if its LPI no longer exists."""
         lpis = self._dist.lpis
         ACTIONS[action](self._dist, about, [lpis[intid] for intid in intids if intid in lpis])
 

@@ -9,11 +9,12 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 
 
 class RedistRegion:
-    """A region of consecutive redistributors at ``base`` (struct vgic_redist_region).
+    """A region of consecutive redistributors that starts at ``base`` (struct vgic_redist_region).
 
-    ``count`` is the number of redistributors. ``count`` is 0 for the single region of
-    KVM_VGIC_V3_ADDR_TYPE_REDIST, which grows with the number of vCPUs. ``members`` has the vCPU ids
-    in order of address.
+    ``count`` is the number of redistributors. ``count`` is 0 for the single region that user space
+    sets with KVM_VGIC_V3_ADDR_TYPE_REDIST. The single region grows with the number of vCPUs.
+    ``members`` has the ids of the vCPUs whose redistributors are in the region, in order of
+    address.
     """
 
     __slots__ = ("base", "count", "index", "members")
@@ -24,8 +25,8 @@ class RedistRegion:
 
     @property
     def size(self) -> int:
-        """The size of the region in bytes. A region with ``count`` 0 has the size of its
-        members."""
+        """The size of the region in bytes. If ``count`` is 0, the region has one redistributor for
+        each vCPU in ``members``."""
         return (self.count or len(self.members)) * GICR_SIZE
 
     @property
@@ -43,10 +44,12 @@ class RedistRegion:
 
 
 class Placement:
-    """The addresses that user space has set; None for a frame without an address.
+    """The addresses of the vGIC's frames, which user space sets. The address of a frame is None
+    before user space sets the address.
 
-    ``dist_base`` is the address of GICD, ``cpu_base`` the address of GICC (GICv2). ``regions`` has
-    the redistributors of a GICv3. ``ipa_bits`` is the size of the IPA space in address bits.
+    ``dist_base`` is the address of GICD, ``cpu_base`` is the address of GICC (GICv2). ``regions``
+    has the regions of redistributors of a GICv3. ``ipa_bits`` is the size of the IPA space in
+    address bits.
     """
 
     __slots__ = ("cpu_base", "dist_base", "ipa_bits", "regions")
@@ -60,20 +63,22 @@ class Placement:
     def place(self, cpu: VgicCpu) -> None:
         """Place the redistributor of a new vCPU at the first free address.
 
-        If no region has room, the redistributor gets no address, and the first run will fail.
+        If every region is full, the redistributor gets no address, and the first run of a vCPU
+        fails.
         """
         region = next((region for region in self.regions if not region.full), None)
         if region is not None:
             region.take(cpu)
 
     def new_region(self, index: int, base: int, count: int) -> RedistRegion:
-        """Check the arguments for a new region, and create the region (kvm
+        """Check the arguments for a new region of redistributors, and create the region (kvm
         vgic_v3_alloc_redist_region). The caller adds the region to ``regions``.
 
-        ``count`` 0 creates the single region of KVM_VGIC_V3_ADDR_TYPE_REDIST, beside which no other
-        region can exist. KvmError EEXIST for a second single region. KvmError EINVAL for a single
-        region beside regions with a count, for an ``index`` that is not the next index, and for an
-        overlap.
+        ``count`` is the number of redistributors. ``count`` 0 creates the single region of
+        KVM_VGIC_V3_ADDR_TYPE_REDIST; a VM with a single region cannot have other regions. KvmError
+        EEXIST if the VM already has a single region and ``count`` is 0. KvmError EINVAL if the VM
+        would have a single region and other regions, if ``index`` is not the next index, or if the
+        region overlaps another region.
         """
         regions = self.regions
         if regions and not count:
@@ -96,8 +101,8 @@ class Placement:
         """Whether the redistributors are inside the IPA space and do not overlap the distributor
         (kvm vgic_v3_check_base).
 
-        The result can change after all addresses are set, because a region with ``count`` 0
-        grows with each vCPU.
+        The result can change after user space has set all addresses, because a region with
+        ``count`` 0 grows with each new vCPU.
         """
         if any(region.base + region.size > 1 << self.ipa_bits for region in self.regions):
             return False
@@ -105,7 +110,7 @@ class Placement:
         return base is None or not any(region.overlaps(base, GICD_SIZE) for region in self.regions)
 
     def is_last(self, cpu: VgicCpu) -> bool:
-        """GICR_TYPER.Last: True if no redistributor is in use at the next address."""
+        """GICR_TYPER.Last: True if no redistributor of a vCPU is at the next address."""
         if cpu.redist_region < 0:
             return False
         region = self.regions[cpu.redist_region]

@@ -1,5 +1,5 @@
-"""The target vCPU of an SPI: GICD_IROUTER of a GICv3, with 1-of-N routing (IHI 0069 3.2.3,
-12.9.22); GICD_ITARGETSR of a GICv2 (IHI 0048 4.3.12)."""
+"""The target vCPU of an SPI. In a GICv3, GICD_IROUTER chooses the target, with 1-of-N routing (IHI
+0069 3.2.3, 12.9.22). In a GICv2, GICD_ITARGETSR chooses the target (IHI 0048 4.3.12)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def router(irq: VgicIrq) -> int:
 
 
 def route(dist: Distributor, irq: VgicIrq, router: int) -> None:
-    """Write GICD_IROUTER<n>. If no vCPU has the affinity, the SPI has no target and stays
-    pending."""
+    """Write GICD_IROUTER<n>, which sets the target of an SPI. If no vCPU has the affinity, the SPI
+    has no target, and its pending state stays."""
     irq.mpidr, irq.any_cpu = router & MPIDR_AFF0_TO_2, bool(router & IROUTER_IRM)
     if irq.any_cpu:
         dist.any_cpu.add(irq)
@@ -34,9 +34,10 @@ def route(dist: Distributor, irq: VgicIrq, router: int) -> None:
 
 
 def one_of_n(dist: Distributor, irq: VgicIrq) -> int | None:
-    """The target of a 1-of-N SPI: the first vCPU whose CPU interface enables the group.
+    """The target of a 1-of-N SPI: the first vCPU whose CPU interface enables the group of the SPI.
+    None if no CPU interface enables the group.
 
-    The choice is IMPLEMENTATION DEFINED. KVM ignores the routing mode; QEMU takes the first CPU.
+    The choice is IMPLEMENTATION DEFINED. KVM ignores the routing mode. QEMU takes the first CPU.
     """
     for cpu in dist.cpus():
         if cpu.vmcr >> irq.group & 1:
@@ -45,8 +46,8 @@ def one_of_n(dist: Distributor, irq: VgicIrq) -> int | None:
 
 
 def groups_changed(dist: Distributor, cpu: VgicCpu) -> None:
-    """Choose the targets of 1-of-N SPIs again if the vCPU has changed a group enable since the last
-    call."""
+    """If a group enable of the vCPU's CPU interface has changed since the last call, choose the
+    targets of all 1-of-N SPIs again."""
     groups = cpu.vmcr & GROUPS
     if groups != cpu.groups:
         cpu.groups = groups
@@ -54,7 +55,8 @@ def groups_changed(dist: Distributor, cpu: VgicCpu) -> None:
 
 
 def reroute(dist: Distributor) -> None:
-    """Choose the target of every 1-of-N SPI again. An active SPI stays on its ap_list."""
+    """Choose the target of every 1-of-N SPI again. An SPI that is active stays on the ap_list of
+    its present vCPU."""
     for irq in sorted(dist.any_cpu, key=lambda i: i.intid):
         target = one_of_n(dist, irq)
         if target != irq.target:
@@ -71,10 +73,11 @@ def existing(dist: Distributor) -> int:
 
 
 def set_targets(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Write GICD_ITARGETSR<n>. The target is the lowest CPU in the mask, as in KVM.
+    """Write GICD_ITARGETSR<n>, a bit mask of CPUs. The SPI gets the CPU with the lowest number in
+    the mask as target, as in KVM.
 
-    With an empty mask the SPI has no target (in KVM the target is vCPU 0). The masks of private
-    interrupts are read-only.
+    If the mask is empty, the SPI has no target. (In KVM the target is then vCPU 0.) The write is
+    ignored for a private interrupt, because its mask is read-only.
     """
     if irq.intid < FIRST_SPI:
         return

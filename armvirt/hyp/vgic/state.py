@@ -1,9 +1,10 @@
 """The vGIC's state as plain data: save, check and restore.
 
-The tables ``SAVED`` of `Distributor`, `VgicCpu`, `VgicIrq`, `Lpi` and `Its` name the attributes
-that are saved without a conversion; this module converts the other attributes. The interrupts in
-the lists of a vCPU are saved as INTIDs. The state of the PE has the values of the list registers.
-Addresses of frames, owners of interrupts and mappings to host interrupts are not saved.
+The tables ``SAVED`` of `Distributor`, `VgicCpu`, `VgicIrq`, `Lpi` and `Its` have the names of the
+attributes that are saved without a conversion. This module converts the other attributes. The lists
+of interrupts of a vCPU are saved as lists of INTIDs. The values of the list registers are saved
+with the PE, not here. Three things are not saved: the addresses of frames, the owners of
+interrupts, and the functions that read the lines of interrupts that are mapped to host interrupts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ STATE_VERSION = 1
 
 
 def save(dist: Distributor, its: Sequence[Its]) -> State:
-    """The state that the guest can observe, as plain data."""
+    """The state of the vGIC that the guest can observe, as plain data."""
     return {
         "version": STATE_VERSION,
         **fields_of(dist, (*dist.SHAPE, *dist.SAVED)),
@@ -39,7 +40,8 @@ def save(dist: Distributor, its: Sequence[Its]) -> State:
 def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
     """Check that `load` can restore ``saved``. StateError if the state has another version.
     ValueError if the saved vGIC has another model, other vCPUs, or another number of INTIDs or
-    ITSs."""
+    ITSs. ValueError if only one of the two vGICs is initialised, but a GICv2 accepts the state of
+    an initialised GICv2."""
     checked(saved, "Vgic", STATE_VERSION)
     becomes_ready = dist.model == 2 and saved["initialized"] and not dist.initialized
     if saved["initialized"] != dist.initialized and not becomes_ready:
@@ -54,7 +56,7 @@ def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
 
 def load(dist: Distributor, its: Sequence[Its], saved: State) -> None:
     """Restore the result of `save`. The caller runs `check_shape` first. LPIs are restored before
-    the ap_lists, which refer to LPIs."""
+    the ap_lists, because an ap_list refers to LPIs."""
     load_fields(dist, dist.SAVED, saved)
     spis = dist.spis(FIRST_SPI, dist.nr_spis)
     _load_irqs(spis, saved["spis"])
@@ -70,8 +72,8 @@ def load(dist: Distributor, its: Sequence[Its], saved: State) -> None:
 
 
 def _save_cpu(cpu: VgicCpu) -> State:
-    """The state of one vCPU. A list of interrupts is saved as a list of INTIDs in the same
-    order."""
+    """The state of one vCPU as plain data. A list of interrupts is saved as a list of INTIDs in the
+    same order."""
     return {
         **fields_of(cpu, cpu.SAVED),
         "ap0r": _padded(cpu.active_priorities(0)),
@@ -82,8 +84,9 @@ def _save_cpu(cpu: VgicCpu) -> State:
 
 
 def _load_cpu(dist: Distributor, cpu: VgicCpu, saved: State) -> None:
-    """Restore one vCPU. The saved lists (ap_list, list registers) determine ``mapped``, and the
-    ap_list and the list register of each interrupt."""
+    """Restore one vCPU. The function computes ``mapped`` of the vCPU, and ``vcpu`` and ``lr`` of
+    each interrupt, from the saved ap_list and the saved list ``resident`` (the interrupts in list
+    registers)."""
     _load_irqs(cpu.private, saved["private"])
     cpu.ap0r, cpu.ap1r = list(saved["ap0r"]), list(saved["ap1r"])
     load_fields(cpu, cpu.SAVED, saved)
@@ -103,6 +106,6 @@ def _load_irqs(irqs: Iterable[VgicIrq], saved: Iterable[State]) -> None:
 
 
 def _padded(registers: list[int]) -> list[int]:
-    """Pad a list of active-priority registers to the four registers that the architecture has at
-    most. A register that does not exist is 0."""
+    """Pad a list of active-priority registers with zeros to four registers, the maximum of the
+    architecture."""
     return registers + [0] * (APRS - len(registers))

@@ -40,8 +40,8 @@ MAX_VCPUS = {2: MAX_CPUS_GICV2, 3: 512}
 
 
 class Vgic:
-    """A GIC of ``model`` 2 (KVM_DEV_TYPE_ARM_VGIC_V2) or 3 (KVM_DEV_TYPE_ARM_VGIC_V3). ``its`` has
-    the ITSs.
+    """A GIC of ``model`` 2 (KVM_DEV_TYPE_ARM_VGIC_V2) or 3 (KVM_DEV_TYPE_ARM_VGIC_V3). ``its`` is
+    the list of ITSs.
 
     ``num_pri_bits`` is the number of priority bits in the host's ICH_VTR_EL2.
     """
@@ -59,8 +59,8 @@ class Vgic:
     # Creation ------------------------------------------------------------------------------------
 
     def add_vcpu(self, vcpu_id: int, mpidr: int) -> None:
-        """Add a vCPU with this MPIDR_EL1 (kvm_vgic_vcpu_init). KvmError EEXIST if the id exists;
-        the other errors are those of `precreate`."""
+        """Add a vCPU with this MPIDR_EL1 (kvm_vgic_vcpu_init). KvmError EEXIST if a vCPU with this
+        id exists; the other errors are the errors of `precreate`."""
         if self.dist.has_vcpu(vcpu_id):
             raise KvmError("EEXIST", f"vCPU {vcpu_id} exists")
         self.precreate(vcpu_id)
@@ -68,8 +68,8 @@ class Vgic:
 
     def precreate(self, vcpu_id: int) -> None:
         """Check that a vCPU can be added (kvm_arch_vcpu_precreate). KvmError EBUSY after `init`.
-        KvmError EINVAL for an id that is too high for the model, and for redistributors that
-        overlap the distributor or are beyond the IPA space."""
+        KvmError EINVAL if the id is too high for the model, or if redistributors overlap the
+        distributor or are beyond the IPA space."""
         if self.dist.initialized:
             raise KvmError("EBUSY", "no vCPU can be added once the vGIC is initialised")
         if vcpu_id >= MAX_VCPUS[self.model]:
@@ -92,7 +92,8 @@ class Vgic:
 
     def init(self) -> None:
         """Fix the number of INTIDs and create the SPIs (KVM_DEV_ARM_VGIC_CTRL_INIT). A second call
-        has no effect. KvmError EBUSY without vCPUs, because an SPI needs a target."""
+        has no effect. KvmError EBUSY if there is no vCPU, because the target of an SPI is a
+        vCPU."""
         if self.dist.initialized:
             return
         if not self.dist.vcpus:
@@ -100,16 +101,17 @@ class Vgic:
         self.dist.create_spis()
 
     def lazy_init(self) -> None:
-        """Initialise a GICv2 at its first use (vgic_lazy_init), because user space may use a GICv2
-        without KVM_DEV_ARM_VGIC_CTRL_INIT. KvmError EBUSY for a GICv3 that is not initialised."""
+        """Initialise a GICv2 when the GICv2 is used for the first time (vgic_lazy_init). User space
+        may use a GICv2 without KVM_DEV_ARM_VGIC_CTRL_INIT. KvmError EBUSY if the vGIC is a GICv3
+        that is not initialised."""
         if not self.dist.initialized and self.model != 2:
             raise KvmError("EBUSY", "the vGIC is not initialised")
         self.init()
 
     def map_resources(self) -> None:
-        """Check the frames and make the vGIC ready, before a vCPU runs for the first time
-        (kvm_vgic_map_resources). A GICv2 is initialised if it is not initialised yet. The errors
-        are those of `check_resources` and `init`."""
+        """Check the addresses of the frames and make the vGIC ready, before a vCPU runs for the
+        first time (kvm_vgic_map_resources). A GICv2 is initialised if user space has not
+        initialised it. The errors are the errors of `check_resources` and `init`."""
         if self.dist.ready:
             return
         self.check_resources()
@@ -117,9 +119,9 @@ class Vgic:
         self.dist.ready = True
 
     def check_resources(self) -> None:
-        """Check that `map_resources` can succeed. KvmError ENXIO for a frame without an address,
-        EINVAL for frames that overlap or are beyond the IPA space, EBUSY for a GICv3 before
-        `init`."""
+        """Check that `map_resources` can succeed. KvmError ENXIO if a frame has no address.
+        KvmError EINVAL if frames overlap or are beyond the IPA space. KvmError EBUSY for a GICv3
+        before `init`."""
         self._check_placed()
         frames = sorted((frame.base, frame.size) for frame in self.mmio_frames())
         overlap = any(low + size > high for (low, size), (high, _) in pairwise(frames))
@@ -137,7 +139,8 @@ class Vgic:
             raise KvmError("ENXIO", "a vCPU's redistributor has no address")
 
     def mmio_frames(self) -> list[PlacedFrame]:
-        """The register frames that have an address."""
+        """The register frames that have an address (GICD, GICC, the regions of redistributors, and
+        ITSs)."""
         dist, place = self.dist, self.dist.placement
         frames = []
         if place.dist_base is not None:
@@ -157,9 +160,9 @@ class Vgic:
         return frames
 
     def reset(self) -> None:
-        """Reset interrupts, ITSs and CPU interfaces to the state after `init`. No vCPU may be
-        loaded. The addresses of frames, the owners of interrupts (the objects that may inject the
-        interrupts) and the mappings to host interrupts stay."""
+        """Reset interrupts, ITSs and CPU interfaces to the state after `init`. The caller makes
+        sure that no vCPU is loaded. The addresses of frames, the owners of interrupts (the objects
+        that may inject the interrupts) and the mappings to host interrupts do not change."""
         for its in self.its:
             its.forget()
         self.dist.reset()
@@ -173,13 +176,13 @@ class Vgic:
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         """Change the input of an interrupt (kvm_vgic_inject_irq). For a level-sensitive interrupt,
         ``level`` is the new level of the line. For an edge-triggered interrupt, ``level`` True
-        signals an edge. ``owner`` is the object that injects. The owner of an interrupt that is
-        mapped to a host interrupt must have read the line immediately before the call, because this
-        method does not read the line again.
+        signals an edge. ``owner`` is the object that injects; None is user space. If the interrupt
+        is mapped to a host interrupt, the owner must read the line immediately before the call,
+        because this method does not read the line again.
 
         An injection is ignored if the input does not change, or if ``owner`` is not the owner of
-        the interrupt. KvmError EINVAL for an INTID that does not exist or is an LPI, EBUSY for a
-        GICv3 before `init`.
+        the interrupt. KvmError EINVAL if the INTID does not exist or is an LPI, EBUSY for a GICv3
+        before `init`.
         """
         dist = self.dist
         if not dist.initialized:
@@ -209,8 +212,9 @@ class Vgic:
         dist.queue(irq, sampled=True)
 
     def _check_line(self, vcpu_id: int | None, intid: int) -> None:
-        """Check an injection before `init`. The first KVM_IRQ_LINE initialises a GICv2, so KvmError
-        EINVAL is only for an INTID that will not exist after `init`."""
+        """Check the INTID of an injection before `init`. The first KVM_IRQ_LINE initialises a
+        GICv2. Therefore KvmError EINVAL is raised only if the INTID will not exist after `init`
+        either."""
         count = self.dist.nr_irqs_after_init
         private = 0 <= intid < NR_PRIVATE
         absent = private and (vcpu_id is None or not self.dist.has_vcpu(vcpu_id))
@@ -221,12 +225,13 @@ class Vgic:
             )
 
     def signal_msi(self, address: int, data: int, devid: int | None) -> bool:
-        """Handle a message from a device, which writes EventID ``data`` to the GITS_TRANSLATER at
-        ``address`` (KVM_SIGNAL_MSI). ``devid`` is the DeviceID.
+        """Handle a message from a device (KVM_SIGNAL_MSI). The device writes the EventID ``data``
+        to the GITS_TRANSLATER at ``address``. ``devid`` is the DeviceID.
 
-        True if an LPI became pending. False if the event is not mapped, the ITS is disabled, or
-        LPIs are disabled on the target redistributor. KvmError ENODEV without an ITS; EINVAL if
-        ``devid`` is None, or if no ITS has its GITS_TRANSLATER at ``address``.
+        Return True if an LPI became pending. Return False if the event is not mapped, the ITS is
+        disabled, or LPIs are disabled on the target redistributor. KvmError ENODEV if the VM has no
+        ITS. KvmError EINVAL if ``devid`` is None, or if no ITS has its GITS_TRANSLATER at
+        ``address``.
         """
         if not self.its:
             raise KvmError("ENODEV", "this VM has no ITS")
@@ -249,8 +254,8 @@ class Vgic:
     # LPI work ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """Continue the jobs on LPIs and the ITS commands that guest accesses left, up to the limit
-        of work of one access (`armvirt.hyp.vgic.backlog`)."""
+        """Continue the work on LPIs and the ITS commands that guest accesses have not finished. The
+        call does as much work as one guest access may do (`armvirt.hyp.vgic.backlog`)."""
         self.dist.backlog.begin()
         if self.its:
             from armvirt.hyp.vgic.its import commands
@@ -259,21 +264,22 @@ class Vgic:
                 commands.process(its)
 
     def finish(self) -> None:
-        """Do all jobs on LPIs that guest accesses left (`armvirt.hyp.vgic.backlog`). A save,
-        restore or reset of tables needs the result of the jobs."""
+        """Do all work on LPIs that guest accesses have not finished (`armvirt.hyp.vgic.backlog`). A
+        save, a restore or a reset of tables calls this method first, because it needs the result of
+        the work."""
         while self.dist.backlog.jobs:
             self.go_on()
 
     # Host interrupts and irqfds ------------------------------------------------------------------
 
     def watch(self, intids: frozenset[int]) -> None:
-        """Select the level-sensitive SPIs for which the vGIC calls `VgicCallbacks.irq_ended` at the
-        end of interrupt."""
+        """Set the INTIDs of the level-sensitive SPIs that irqfds resample. When the guest ends one
+        of these SPIs, the vGIC calls `VgicCallbacks.irq_ended`."""
         self.dist.watched = intids
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
-        """Allow only ``owner`` to inject a PPI or SPI (kvm_vgic_set_owner). KvmError EINVAL for an
-        SGI, EEXIST if the interrupt has another owner."""
+        """Allow only ``owner`` to inject a PPI or SPI (kvm_vgic_set_owner). KvmError EINVAL if the
+        INTID is not a PPI or SPI, EEXIST if the interrupt has another owner."""
         if not is_ppi(intid) and not is_spi(intid):
             raise KvmError("EINVAL", f"INTID {intid} cannot be wired to a device")
         irq = self.dist.irq(vcpu_id, intid)
@@ -289,7 +295,8 @@ class Vgic:
         get_input_level: Callable[[], bool] | None = None,
     ) -> None:
         """Map an interrupt to a host interrupt (kvm_vgic_map_phys_irq). When the guest deactivates
-        the interrupt, the host interrupt is deactivated too."""
+        the interrupt, the host interrupt is deactivated too. ``get_input_level()`` returns the
+        level of the line; None if the line cannot be read."""
         irq = self.dist.irq(vcpu_id, intid)
         irq.hw, irq.hwintid, irq.get_input_level = True, host_intid, get_input_level
 
@@ -313,7 +320,8 @@ class Vgic:
 
     def is_active(self, vcpu_id: int, intid: int) -> bool:
         """Whether an interrupt that is mapped to a host interrupt is active
-        (kvm_vgic_map_is_active). The list register is read without a fold."""
+        (kvm_vgic_map_is_active). False if the interrupt is not mapped. If the interrupt is in a
+        list register, the list register is read without a fold."""
         irq = self.dist.irq(vcpu_id, intid)
         if not irq.hw:
             return False
@@ -335,27 +343,27 @@ class Vgic:
             cpu.put()
 
     def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """Set the virtual CPU interface on which the vCPU is loaded. The caller has already
-        restored the registers of this interface."""
+        """Set the virtual CPU interface of the PE on which the vCPU is loaded. The caller has
+        already restored the registers of this interface."""
         self.dist.cpu(vcpu_id).vif = vif
 
     def detach(self, vcpu_id: int) -> None:
-        """Remove the vCPU from its virtual CPU interface, and do not save the registers, because
+        """Remove the vCPU from its virtual CPU interface without a save of the registers, because
         the caller will restore another state."""
         self.dist.cpu(vcpu_id).vif = None
 
     def flush(self, vcpu_id: int) -> None:
-        """Write the list registers of a loaded vCPU from its ap_list. Each list register that
-        changes emits a ListRegisterWrite."""
+        """Write the list registers of a loaded vCPU from its ap_list. For each list register that
+        changes, a trace event `ListRegisterWrite` is emitted."""
         flush.flush(self.dist, self.dist.vcpus[vcpu_id])
 
     def sync(self, vcpu_id: int) -> None:
-        """Fold the list registers of a vCPU, and prune its ap_list. `flush` must follow before the
-        next guest entry."""
+        """Fold the list registers of a vCPU into the interrupts, and prune the vCPU's ap_list. The
+        caller must call `flush` before the next guest entry."""
         flush.sync(self.dist, self.dist.vcpus[vcpu_id])
 
     def sync_all(self) -> None:
-        """`sync` every vCPU that has an interrupt in a list register."""
+        """Call `sync` for every vCPU that has an interrupt in a list register."""
         flush.sync_all(self.dist)
 
     def dirty(self, vcpu_id: int) -> bool:
@@ -363,8 +371,8 @@ class Vgic:
         return flush.stale(self.dist.vcpus[vcpu_id])
 
     def refresh(self, vcpu_id: int) -> None:
-        """Run `sync` and `flush` for a loaded vCPU, if they have to run before its next guest
-        entry."""
+        """Call `sync` and `flush` for a loaded vCPU, if they have to run before the vCPU's next
+        guest entry."""
         dist = self.dist
         cpu = dist.vcpus[vcpu_id]
         vif = cpu.vif
@@ -374,15 +382,16 @@ class Vgic:
                 flush.flush(dist, cpu)
 
     def offers_only(self, vcpu_id: int, intid: int) -> bool:
-        """Whether ``intid``, which is mapped to a host interrupt, is the only interrupt on the
-        vCPU's ap_list and is pending in list register 0, while no maintenance interrupt is
-        enabled."""
+        """Whether the interrupt ``intid`` is the only interrupt that the list registers offer to
+        the vCPU. ``intid`` must be mapped to a host interrupt, be the only interrupt on the vCPU's
+        ap_list, and be pending in list register 0. The result is False if a maintenance interrupt
+        is enabled."""
         return flush.offers_only(self.dist.vcpus[vcpu_id], intid)
 
     def pending(self, vcpu_id: int) -> bool:
-        """Whether a pending interrupt ends WFI (kvm_vgic_vcpu_pending_irq). The interrupt must be
-        enabled and have a higher priority than the priority mask. The group enables of the CPU
-        interface and the running priority have no effect."""
+        """Whether the vCPU has a pending interrupt that ends WFI (kvm_vgic_vcpu_pending_irq). The
+        interrupt must be enabled and have a higher priority than the priority mask. The group
+        enables of the CPU interface and the running priority have no effect on the result."""
         cpu, enables = self.dist.vcpus[vcpu_id], self.dist.enables
         flush.sync(self.dist, cpu)
         mask = cpu.priority_mask
@@ -396,11 +405,11 @@ class Vgic:
         )
 
     def power_off(self, vcpu_id: int) -> None:
-        """Reset ICC_*_EL1 of a vCPU that is powered off, so that 1-of-N SPIs go to other vCPUs.
-        Active interrupts stay active.
+        """Reset ICC_*_EL1 of a vCPU that is powered off. The reset clears the group enables, so
+        1-of-N SPIs go to other vCPUs. Active interrupts stay active.
 
-        KVM does not reset these registers. The CPU interface of a GICv2 is not part of the PE, so
-        its registers keep their values.
+        KVM does not reset these registers. In a GICv2 this method has no effect, because the CPU
+        interface of a GICv2 is not part of the PE.
         """
         if self.model == 3:
             cpu = self.dist.cpu(vcpu_id)
@@ -410,8 +419,8 @@ class Vgic:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """The interrupts that are enabled, pending, active, or on an ap_list, as rows of plain
-        data."""
+        """The interrupts that are enabled, pending, active, or on an ap_list. The result has one
+        dict of plain data for each interrupt."""
         return [
             {**irq.state(), "vcpu": irq.vcpu, "lr": irq.lr}
             for irq in self.dist.all_irqs()
@@ -419,7 +428,8 @@ class Vgic:
         ]
 
     def state(self) -> dict[str, object]:
-        """The state that the guest can observe, as plain data (`armvirt.hyp.vgic.state`)."""
+        """The state of the vGIC that the guest can observe, as plain data
+        (`armvirt.hyp.vgic.state`)."""
         return state.save(self.dist, self.its)
 
     def check_shape(self, saved: dict[str, Any]) -> None:
@@ -427,9 +437,10 @@ class Vgic:
         state.check_shape(self.dist, self.its, saved)
 
     def load_state(self, saved: dict[str, Any]) -> None:
-        """Restore the result of `state`. The errors are those of `check_shape`: ValueError if the
-        saved vGIC has other vCPUs, INTIDs or ITSs. The same vCPUs must be loaded as in the saved
-        vGIC. A GICv2 is initialised if the saved GICv2 was initialised."""
+        """Restore the result of `state`. StateError if the state has another version. ValueError if
+        the saved vGIC has another model, other vCPUs, or another number of INTIDs or ITSs. The same
+        vCPUs must be loaded as at the save. A GICv2 is initialised if the saved GICv2 was
+        initialised."""
         self.check_shape(saved)
         if saved["initialized"] and self.model == 2:
             self.init()

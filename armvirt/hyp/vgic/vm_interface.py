@@ -1,5 +1,5 @@
-"""The interfaces of the VM that the vGIC uses: the callbacks of the VM, and the guest memory with
-the tables of LPIs and ITSs."""
+"""The interfaces of the VM that the vGIC uses: the callbacks of the VM, and the guest memory, which
+contains the tables of LPIs and ITSs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ class VgicCallbacks(Protocol):
     """The functions of the VM that the vGIC calls."""
 
     def kick(self, vcpu_id: int) -> None:
-        """Wake a vCPU if it is blocked, because it may have a new interrupt (kvm_vcpu_kick)."""
+        """Wake a vCPU if the vCPU is blocked, because the vCPU may have a new interrupt
+        (kvm_vcpu_kick)."""
 
     def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None:
-        """Write the active state of a host interrupt in the GIC of the vCPU's PE."""
+        """Write the active state of the host interrupt ``host_intid`` in the physical GIC of the
+        vCPU's PE."""
 
     def irq_ended(self, intid: int) -> None:
-        """Tell the VM that the guest ended a level-sensitive SPI in `Distributor.watched`
-        (kvm_notify_acked_irq)."""
+        """Handle the end of a level-sensitive SPI in `Distributor.watched`: the guest has
+        deactivated the SPI (kvm_notify_acked_irq)."""
 
     def lpi_work_left(self) -> None:
-        """Call `Vgic.go_on` after some guest time, because jobs on LPIs are left. A job is an
-        action on many LPIs that is done in slices (`armvirt.hyp.vgic.backlog`)."""
+        """Call `Vgic.go_on` after `backlog.SLICE_NS` ns of guest time, because the vGIC has not
+        finished its work on LPIs (`armvirt.hyp.vgic.backlog`)."""
 
 
 class GuestMemory(Protocol):
-    """Guest memory, addressed by IPA. Sizes are in bytes. KvmError EFAULT for an address outside
+    """Guest memory, addressed by IPA. Sizes are in bytes. KvmError EFAULT if an address is outside
     the memory slots."""
 
     def read(self, ipa: int, size: int) -> bytes: ...
@@ -46,7 +48,7 @@ class NoMemory:
 
 
 def fetch(memory: GuestMemory, ipa: int, size: int) -> bytes | None:
-    """Read guest memory; None if the address is outside the memory slots.
+    """Read ``size`` bytes of guest memory. None if the address is outside the memory slots.
 
     The guest chooses the address, so a wrong address must not raise an error that ends the run.
     """
@@ -57,7 +59,8 @@ def fetch(memory: GuestMemory, ipa: int, size: int) -> bytes | None:
 
 
 def store(memory: GuestMemory, ipa: int, data: bytes) -> bool:
-    """Write guest memory; False if the address is outside the memory slots."""
+    """Write guest memory. Return False if the address is outside the memory slots or in a read-only
+    slot."""
     try:
         memory.write(ipa, data)
     except KvmError:
@@ -66,6 +69,6 @@ def store(memory: GuestMemory, ipa: int, data: bytes) -> bool:
 
 
 def fetch_entry(memory: GuestMemory, ipa: int) -> int | None:
-    """Read a table entry of eight bytes; None if the address is outside the memory slots."""
+    """Read a table entry of eight bytes. None if the address is outside the memory slots."""
     data = fetch(memory, ipa, 8)
     return None if data is None else int.from_bytes(data, "little")
