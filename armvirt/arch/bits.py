@@ -12,14 +12,14 @@ MASK64 = (1 << 64) - 1
 
 
 def sign_extend(value: int, bits: int) -> int:
-    """Read the lowest ``bits`` bits of ``value`` as a two's complement number."""
+    """Return the lowest ``bits`` bits of ``value`` as a two's complement number."""
     low = value & (1 << bits) - 1
     return low - (1 << bits) if low >> bits - 1 else low
 
 
 def shift_of(mask: int) -> int:
-    """The number of the lowest bit that is set in ``mask``. The value of a field is shifted by this
-    number."""
+    """Return the number of the lowest bit that is set in ``mask``. This is the shift of a field
+    whose bits are ``mask``."""
     return (mask & -mask).bit_length() - 1
 
 
@@ -40,8 +40,8 @@ class Field(NamedTuple):
         return (value & self.mask) >> self.low
 
     def put(self, value: int, field: int) -> int:
-        """Write ``field`` into this field of the register value ``value``, and return the new
-        register value. Bits of ``field`` that do not fit are dropped."""
+        """Return the register value ``value`` with ``field`` as the new value of this field. Bits
+        of ``field`` that do not fit are dropped."""
         return value & ~self.mask | field << self.low & self.mask
 
 
@@ -54,5 +54,6 @@ def parse_fields(layout: str) -> Iterator[Field]:
 
 @lru_cache
 def masks(layout: str) -> dict[str, int]:
-    """The mask of each field in the layout of a register, by field name."""
+    """Return the mask of each field of a register, by field name. ``layout`` is the text that
+    `parse_fields` parses."""
     return {field.name: field.mask for field in parse_fields(layout)}

@@ -1,4 +1,4 @@
-"""Decoders for the few A64 instructions that the emulator recognises (DDI 0487 C4, C5.3).
+"""Decoders for the few A64 instructions that armvirt recognises (DDI 0487 C4, C5.3).
 
 A decoder takes a 32-bit instruction word. Bits 20:5 of an MSR, MRS or SYS are the encoding of the
 register or operation, packed as in `armvirt.arch.encoding`.
@@ -49,8 +49,9 @@ _SYSTEM_OPERATION_MASK = 0xFFD8_0000
 
 
 class SysregAccess(NamedTuple):
-    """A decoded MSR, MRS, SYS or SYSL. ``encoding`` is the system register or operation,
-    ``is_read`` is set for MRS and SYSL, ``rt`` is the general register (31: XZR)."""
+    """A decoded MSR, MRS, SYS or SYSL. ``encoding`` is the packed encoding of the system register
+    or operation, ``is_read`` is True for MRS and SYSL, ``rt`` is the general register (31 is
+    XZR)."""
 
     encoding: int
     is_read: bool
@@ -58,14 +59,14 @@ class SysregAccess(NamedTuple):
 
 
 def is_msr_mrs(insn: int) -> SysregAccess | None:
-    """Decode an MSR or MRS (register form); None for any other instruction."""
+    """Decode an MSR or MRS (register form). Returns None for any other instruction."""
     if insn & SYSTEM_REGISTER_MASK != SYSTEM_REGISTER:
         return None
     return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & SYSTEM_READ), insn & 31)
 
 
 def is_sys(insn: int) -> SysregAccess | None:
-    """Decode a SYS or SYSL (TLBI, IC, DC, AT); None for any other instruction."""
+    """Decode a SYS or SYSL (TLBI, IC, DC, AT). Returns None for any other instruction."""
     if insn & _SYSTEM_OPERATION_MASK != _SYSTEM_OPERATION:
         return None
     return SysregAccess(insn >> 5 & 0xFFFF, bool(insn & SYSTEM_READ), insn & 31)
@@ -96,16 +97,15 @@ class Op(Enum):
 
 
 class Insn(NamedTuple):
-    """A decoded instruction; ``imm`` is its immediate, 0 for an instruction without an
-    immediate."""
+    """A decoded instruction. ``imm`` is its immediate, or 0 if the instruction has no immediate."""
 
     op: Op
     imm: int
 
 
 class _Pattern(NamedTuple):
-    """The pattern matches if ``insn & mask == value``. The immediate is ``insn >> shift &
-    field``."""
+    """A pattern for `decode`. It matches if ``insn & mask == value``. The immediate of the
+    instruction is ``insn >> shift & field``."""
 
     mask: int
     value: int
@@ -142,7 +142,7 @@ _PATTERNS: tuple[_Pattern, ...] = (
 
 
 def decode(insn: int) -> Insn | None:
-    """Decode an instruction of `Op`; None for any other instruction."""
+    """Decode an instruction of `Op`. Returns None for any other instruction."""
     for pattern in _PATTERNS:
         if insn & pattern.mask == pattern.value:
             return Insn(pattern.op, insn >> pattern.shift & pattern.field)
@@ -150,7 +150,7 @@ def decode(insn: int) -> Insn | None:
 
 
 def daif_bits(imm: int) -> int:
-    """The PSTATE bits that the 4-bit operand of MSR DAIFSet or DAIFClr selects. Bit 3 of the
+    """Return the PSTATE bits that the 4-bit operand of MSR DAIFSet or DAIFClr selects. Bit 3 of the
     operand is D, bit 2 is A, bit 1 is I and bit 0 is F."""
     return sum(
         bit for i, bit in enumerate((PSTATE_F, PSTATE_I, PSTATE_A, PSTATE_D)) if imm >> i & 1
@@ -174,8 +174,9 @@ class Scope(Enum):
 class SysOp(NamedTuple):
     """A TLBI, IC, DC or AT operation.
 
-    ``broadcast``: the operation applies to every PE of the Inner Shareable domain. ``last_level``:
-    the TLBI needs to invalidate only entries of the last level of a table walk.
+    If ``broadcast`` is True, the operation applies to every PE of the Inner Shareable domain. If
+    ``last_level`` is True, a TLBI needs to invalidate only entries of the last level of a table
+    walk.
     """
 
     name: str
@@ -198,8 +199,8 @@ def _tlbi(
     last: bool = False,
     crms: tuple[int, int] = (3, 7),
 ) -> list[SysOp]:
-    """Two rows of the table of operations for one TLB invalidation: the Inner Shareable form and
-    the form for one PE."""
+    """Return two rows of the table of operations for one TLBI: its Inner Shareable form, and its
+    form for one PE. ``crms`` are the CRm fields of the two forms."""
     shared, local = crms
     return [
         SysOp(f"TLBI {suffix}IS", sysreg(1, op1, 8, shared, op2), scope, True, last),
@@ -250,18 +251,18 @@ SYS_BY_NAME: dict[str, SysOp] = {row.name: row for row in SYS_OPERATIONS}
 
 
 def sys_name(encoding: int) -> str:
-    """The mnemonic of an operation; the assembler's generic name for an operation outside the
-    table."""
+    """Return the mnemonic of an operation, or the assembler's generic name if the operation is not
+    in the table."""
     row = SYS_BY_ENCODING.get(encoding)
     return row.name if row is not None else generic_name(encoding)
 
 
 def tlbi_address(value: int) -> int:
-    """The VA that a TLBI by address invalidates. Bits 43:0 of the operand ``value`` are VA[55:12];
-    the VA is sign-extended from bit 55 (C5.5)."""
+    """Return the VA that a TLBI by address invalidates. Bits 43:0 of the operand ``value`` are
+    VA[55:12]; the VA is sign-extended from bit 55 (DDI 0487 C5.5)."""
     return sign_extend(value, TLBI_VA_BITS) << PAGE_SHIFT & MASK64
 
 
 def tlbi_asid(value: int) -> int:
-    """The ASID that a TLBI invalidates: bits 63:48 of the operand ``value``."""
+    """Return the ASID that a TLBI invalidates: bits 63:48 of the operand ``value``."""
     return value >> TLBI_ASID_SHIFT & 0xFFFF

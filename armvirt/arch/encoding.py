@@ -1,6 +1,6 @@
 """System-register encodings packed into one integer, and the row type of the register tables.
 
-The layout of a packed encoding is that of KVM's ONE_REG ids (uapi/asm/kvm.h).
+The layout of a packed encoding is the same as in KVM's ONE_REG ids (uapi/asm/kvm.h).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def sysreg(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
 
 
 def unpack(encoding: int) -> tuple[int, int, int, int, int]:
-    """The (op0, op1, CRn, CRm, op2) fields of a packed encoding."""
+    """Return the fields (op0, op1, CRn, CRm, op2) of a packed encoding."""
     return (
         encoding >> OP0_SHIFT & OP0_MASK,
         encoding >> OP1_SHIFT & OP1_MASK,
@@ -30,7 +30,7 @@ def unpack(encoding: int) -> tuple[int, int, int, int, int]:
 
 
 def generic_name(encoding: int) -> str:
-    """The assembler's generic name of an encoding, such as ``s3_0_c12_c8_3``."""
+    """Return the assembler's generic name of an encoding, such as ``s3_0_c12_c8_3``."""
     op0, op1, crn, crm, op2 = unpack(encoding)
     return f"s{op0}_{op1}_c{crn}_c{crm}_{op2}"
 
@@ -39,9 +39,9 @@ class SysReg(NamedTuple):
     """One system register: a row of the tables in `armvirt.arch.sysregs` and `armvirt.arch.gic`.
 
     ``encoding`` is packed by `sysreg`. ``access`` is rw, ro or wo. ``reset`` is the value after a
-    warm reset; an architecturally UNKNOWN value is 0, because a run must be reproducible.
-    ``layout`` holds the fields in text form, "NAME:bit" or "NAME:high:low"; `fields` parses this
-    text.
+    warm reset. A value that is architecturally UNKNOWN is 0 here, because a run must be
+    reproducible. ``layout`` is a text with the fields, "NAME:bit" or "NAME:high:low"; `fields`
+    parses this text.
     """
 
     name: str
@@ -57,8 +57,8 @@ class SysReg(NamedTuple):
         return tuple(parse_fields(self.layout))
 
     def mask(self, field: str) -> int:
-        """The mask of the field with this name, at its position in the register; KeyError if the
-        register has no such field."""
+        """Return the mask of the named field at its position in the register. Raises KeyError if
+        the register has no such field."""
         return masks(self.layout)[field]
 
     @property
@@ -70,8 +70,8 @@ class SysReg(NamedTuple):
         return self.access != "ro"
 
     def describe(self, value: int) -> str:
-        """The fields of ``value`` that are not zero, as text. A field of one bit is shown by its
-        name alone: ``ENABLE IMASK``."""
+        """Return the fields of ``value`` that are not 0, as text. For a field of one bit the text
+        is only its name: ``ENABLE IMASK``."""
         parts = (
             f"{f.name}={f.get(value):#x}" if f.high > f.low else f.name
             for f in self.fields
@@ -87,5 +87,5 @@ def define(
     layout: str = "",
     reset: int = 0,
 ) -> SysReg:
-    """The row of the 64-bit register with encoding ``op`` = (op0, op1, CRn, CRm, op2)."""
+    """Return the row of a 64-bit register. ``op`` is its encoding (op0, op1, CRn, CRm, op2)."""
     return SysReg(name, sysreg(*op), 64, access, reset, layout)

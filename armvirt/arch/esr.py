@@ -1,5 +1,5 @@
-"""Exception syndromes: ESR_ELx classes, their ISS fields, builders and text (DDI 0487 D23.2,
-ESR_ELx)."""
+"""Exception syndromes (DDI 0487 D23.2, ESR_ELx): exception classes, ISS fields, functions that
+build a syndrome, and functions that describe a syndrome as text."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ EC_WITH_FAR = frozenset(
 
 class DFSC(IntEnum):
     """Fault status code, ISS[5:0] of an abort. In the first four codes and in ``*_ON_WALK``, the
-    low two bits are the table level."""
+    low two bits are the level of the translation table."""
 
     ADDRESS_SIZE = 0x00
     TRANSLATION = 0x04
@@ -114,7 +114,7 @@ class DFSC(IntEnum):
 
 
 class WfxKind(IntEnum):
-    """ISS.TI of a trapped WFx: the instruction that trapped."""
+    """ISS.TI of a trapped WFI, WFE, WFIT or WFET: the instruction that trapped."""
 
     WFI = 0
     WFE = 1
@@ -123,7 +123,8 @@ class WfxKind(IntEnum):
 
 
 def exception_class(esr: int) -> int:
-    """The EC field of a syndrome, as an integer. The value can be one that `EC` does not define."""
+    """Return the EC field of a syndrome as an integer. It can be a value that `EC` does not
+    define."""
     return esr >> EC_SHIFT & 0x3F
 
 
@@ -132,8 +133,8 @@ def iss(esr: int) -> int:
 
 
 def build(ec: int, iss: int = 0, il: bool = True) -> int:
-    """Build a syndrome from its exception class and ISS. ``il`` (ESR_ELx.IL): the instruction has
-    32 bits, as always in AArch64."""
+    """Build a syndrome from its exception class and ISS. ``il`` is ESR_ELx.IL: True means that the
+    instruction has 32 bits, which is always the case in AArch64."""
     return ec << EC_SHIFT | (IL if il else 0) | iss & ISS_MASK
 
 
@@ -141,8 +142,8 @@ def build(ec: int, iss: int = 0, il: bool = True) -> int:
 
 
 class DataAbort(NamedTuple):
-    """The ISS of a data abort. The fields ``size`` (bytes) to ``acquire_release`` are valid only if
-    ``isv`` is set."""
+    """The decoded ISS of a data abort. The fields from ``size`` (bytes) to ``acquire_release`` are
+    valid only if ``isv`` is True."""
 
     isv: bool
     size: int
@@ -184,21 +185,21 @@ def data_abort(
     cache_maintenance: bool = False,
     s1ptw: bool = False,
 ) -> int:
-    """The syndrome of a data abort without access information (ISV = 0), as for a stage-1 fault or
-    an injected external abort."""
+    """Return the syndrome of a data abort without access information (ISV = 0). A stage-1 fault and
+    an injected external abort have such a syndrome."""
     ec = EC.DABT_CURRENT if same_el else EC.DABT_LOWER
     flags = (WNR if is_write else 0) | (S1PTW if s1ptw else 0) | (CM if cache_maintenance else 0)
     return build(ec, dfsc | flags)
 
 
 def instruction_abort(ifsc: int, same_el: bool = False, s1ptw: bool = False) -> int:
-    """The syndrome of an instruction abort."""
+    """Return the syndrome of an instruction abort."""
     return build(EC.IABT_CURRENT if same_el else EC.IABT_LOWER, ifsc | (S1PTW if s1ptw else 0))
 
 
 def fault_type(dfsc: int) -> int:
-    """Clear the table level of a fault status code. A code without a table level is returned as it
-    is."""
+    """Return a fault status code with the level of the translation table cleared. A code that has
+    no level is returned unchanged."""
     return (
         dfsc & 0x3C if dfsc < DFSC.EXTERNAL or 0x14 <= dfsc < 0x18 or 0x1C <= dfsc < 0x20 else dfsc
     )
@@ -208,8 +209,8 @@ def fault_type(dfsc: int) -> int:
 
 
 class SysregTrap(NamedTuple):
-    """The ISS of a trapped MSR, MRS or SYS (EC 0x18). ``encoding`` is packed as in
-    `armvirt.arch.encoding`; ``rt`` 31 is XZR."""
+    """The decoded ISS of a trapped MSR, MRS or SYS (EC 0x18). ``encoding`` is packed as in
+    `armvirt.arch.encoding`. ``rt`` is the general register; 31 is XZR."""
 
     encoding: int
     is_read: bool
@@ -227,7 +228,7 @@ def decode_sysreg(esr: int) -> SysregTrap:
 
 @lru_cache(maxsize=1024)
 def sysreg_trap(encoding: int, is_read: bool, rt: int) -> int:
-    """The syndrome of a trapped MSR, MRS or SYS."""
+    """Return the syndrome of a trapped MSR, MRS or SYS."""
     op0, op1, crn, crm, op2 = unpack(encoding)
     return build(
         EC.SYSREG,
@@ -242,33 +243,32 @@ def sysreg_trap(encoding: int, is_read: bool, rt: int) -> int:
 
 
 class WfxTrap(NamedTuple):
-    """The ISS of a trapped WFx (EC 0x01). ``register`` is the register that holds the deadline of a
-    WFIT or WFET; -1 for WFI and WFE."""
+    """The decoded ISS of a trapped WFI, WFE, WFIT or WFET (EC 0x01). ``register`` is the general
+    register with the timeout of a WFIT or WFET; it is -1 for WFI and WFE."""
 
     kind: WfxKind
     register: int
 
 
 def decode_wfx(esr: int) -> WfxTrap:
-    """Decode the syndrome of a trapped WFx: the kind of instruction, and the register that holds
-    the deadline."""
+    """Decode the syndrome of a trapped WFI, WFE, WFIT or WFET."""
     return WfxTrap(WfxKind(esr & TI_MASK), esr >> 5 & 31 if esr & 4 else -1)
 
 
 def wfx(kind: WfxKind, register: int = -1) -> int:
-    """The syndrome of a trapped WFx (CV=1, COND=0xE). For a WFIT or WFET, ``register`` is the
-    register that holds the deadline (RN, with RV=1)."""
+    """Return the syndrome of a trapped WFI, WFE, WFIT or WFET (CV = 1, COND = 0xE). For a WFIT or
+    WFET, ``register`` is the general register with the timeout (RN, with RV = 1)."""
     timeout = register << 5 | 1 << 2 if register >= 0 else 0
     return build(EC.WFX, 1 << 24 | 0xE << 20 | timeout | kind)
 
 
 def immediate(esr: int) -> int:
-    """The imm16 in the syndrome of SVC, HVC, SMC and BRK."""
+    """Return the 16-bit immediate (imm16) in the syndrome of SVC, HVC, SMC or BRK."""
     return esr & 0xFFFF
 
 
 def undefined() -> int:
-    """The syndrome of an UNDEFINED instruction: EC 0, ISS 0, IL 1."""
+    """Return the syndrome of an UNDEFINED instruction: EC 0, ISS 0, IL 1."""
     return build(EC.UNKNOWN)
 
 
@@ -301,7 +301,7 @@ _PLAIN = {
 
 
 def describe_fault(dfsc: int) -> str:
-    """A fault status code as text: ``translation fault, level 3``."""
+    """Return a fault status code as text, such as ``translation fault, level 3``."""
     kind = fault_type(dfsc)
     if (leveled := _LEVELED.get(DFSC(kind)) if kind in _FAULTS else None) is not None:
         return f"{leveled}, level {dfsc & 3}"
@@ -373,7 +373,8 @@ _TITLES: dict[int, str] = {
 
 
 def describe(esr: int) -> str:
-    """A syndrome as text for traces: ``data abort: write, translation fault, level 3``."""
+    """Return a syndrome as text for traces, such as ``data abort: write, translation fault, level
+    3``."""
     ec = exception_class(esr)
     title = _TITLES.get(ec, f"EC {ec:#x}")
     detail = _DETAILS.get(ec)

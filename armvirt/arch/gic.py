@@ -1,9 +1,10 @@
 """The GIC as data (Arm IHI 0069; for GICv2 IHI 0048): INTIDs, register rows, encodings, and the
 register fields that several packages use.
 
-Other packages bind behaviour to the rows by name: `armvirt.hyp.vgic` to GICD and GICR,
-`armvirt.hw.ich` to ICC and ICH, `armvirt.hw.gicv` to GICC. Fields that are used for each interrupt
-are plain integers, because an IntFlag operation costs a microsecond.
+Other packages implement the behaviour of the registers, and find their rows by name:
+`armvirt.hyp.vgic` for GICD and GICR, `armvirt.hw.ich` for ICC and ICH, `armvirt.hw.gicv` for GICC.
+Fields that the code uses at each interrupt are plain integers, because an IntFlag operation takes a
+microsecond.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ def is_special(intid: int) -> bool:
 
 
 class MmioRow(NamedTuple):
-    """One register, or one array of registers, of a register frame.
+    """One memory-mapped register, or one array of such registers.
 
-    ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a plain register; otherwise
-    the array has a field of ``bits_per_irq`` bits for INTID 0, 1, 2 and so on. ``widths`` are the
+    ``offset`` and ``length`` are in bytes. ``bits_per_irq`` is 0 for a single register. An array
+    has a field of ``bits_per_irq`` bits for each INTID, beginning with INTID 0. ``widths`` are the
     supported access sizes in bytes.
     """
 
@@ -81,8 +82,8 @@ def _per_irq(
 
 
 def _irq_arrays(prefix: str, suffix: str, irqs: int) -> tuple[MmioRow, ...]:
-    """The arrays that the distributor and the redistributor's SGI frame both have, at the same
-    offsets."""
+    """Return the rows of the register arrays that both the distributor and the redistributor's SGI
+    frame have, at the same offsets. ``irqs`` is the number of interrupts in each array."""
 
     def row(name: str, offset: int, bits: int, widths: tuple[int, ...] = (4,)) -> MmioRow:
         return _per_irq(f"{prefix}_{name}{suffix}", offset, bits, irqs, widths)
@@ -256,12 +257,13 @@ IIDR_REVISION_SHIFT, IIDR_REVISION_MASK = 12, 15
 
 
 def iidr(revision: int) -> int:
-    """GICD_IIDR, GICR_IIDR and GITS_IIDR of KVM's GIC: product, revision, implementer."""
+    """Return the value of GICD_IIDR, GICR_IIDR and GITS_IIDR of KVM's GIC: product, revision,
+    implementer."""
     return PRODUCT_ID_KVM << 24 | revision << IIDR_REVISION_SHIFT | IMPLEMENTER_ARM
 
 
 def iidr_revision(value: int) -> int:
-    """The Revision field of an IIDR."""
+    """Return the Revision field of GICD_IIDR, GICR_IIDR or GITS_IIDR."""
     return value >> IIDR_REVISION_SHIFT & IIDR_REVISION_MASK
 
 
@@ -372,7 +374,8 @@ _BY_NAME: dict[str, SysReg] = {row.name: row for row in (*ICC_ROWS, *ICH_ROWS)}
 
 
 def field(name: str) -> int:
-    """The mask of a field of ICC_* or ICH_* at its position: ``field("ICH_HCR_EL2.En")``."""
+    """Return the mask of a field of an ICC_* or ICH_* register at its position:
+    ``field("ICH_HCR_EL2.En")``."""
     register, _, part = name.partition(".")
     return _BY_NAME[register].mask(part)
 
@@ -408,7 +411,8 @@ STATE_NAMES = ("inactive", "pending", "active", "pending+active")
 
 
 class ListRegister(NamedTuple):
-    """The fields of ICH_LR<n>_EL2. ``pintid`` is None with HW = 0, ``eoi`` False with HW = 1."""
+    """The decoded fields of ICH_LR<n>_EL2. ``pintid`` is None if HW is 0. ``eoi`` is False if HW is
+    1."""
 
     vintid: int
     priority: int
@@ -525,38 +529,41 @@ GROUP_MASKS = (
 
 
 def implemented_priority(bits: int) -> int:
-    """The mask of the implemented bits of a priority and of ICC_PMR_EL1."""
+    """Return the mask of the implemented bits in a priority and in ICC_PMR_EL1. ``bits`` is the
+    number of priority bits."""
     return 0xFF << 8 - bits & 0xFF
 
 
 def active_priority_registers(bits: int) -> int:
-    """The number of active-priority registers of a group: 1, 2 or 4 (12.2.1)."""
+    """Return the number of active-priority registers of a group: 1, 2 or 4 (IHI 0069 12.2.1).
+    ``bits`` is the number of preemption bits, 5 to 7."""
     return 1 << bits - 5
 
 
 def minimum_bpr(bits: int, group: int) -> int:
-    """The minimum of ICC_BPR<group>_EL1 (4.8.5): 7 - ``bits`` for group 0, 8 - ``bits`` for group
-    1."""
+    """Return the minimum of ICC_BPR<group>_EL1 (IHI 0069 4.8.5): 7 - ``bits`` for group 0, 8 -
+    ``bits`` for group 1. ``bits`` is the number of preemption bits."""
     return 7 - bits + group
 
 
 def binary_point(vmcr: int, bits: int, group: int) -> int:
-    """The binary point of a group: ICH_VMCR_EL2.VBPR<group>, but at least `minimum_bpr`."""
+    """Return the binary point of a group: ICH_VMCR_EL2.VBPR<group>, or `minimum_bpr` if that is
+    greater. ``bits`` is the number of preemption bits."""
     field = vmcr >> (VMCR_VBPR1_SHIFT if group else VMCR_VBPR0_SHIFT) & VMCR_BPR_MASK
     return max(field, minimum_bpr(bits, group))
 
 
 def read_bpr(vmcr: int, bits: int, group: int) -> int:
-    """The value that ICC_BPR<group>_EL1 reads. If VCBPR is set, ICC_BPR1_EL1 reads BPR0 + 1, at
-    most 7."""
+    """Return the value that a read of ICC_BPR<group>_EL1 returns. If VCBPR is 1, ICC_BPR1_EL1 reads
+    as BPR0 + 1, at most 7. ``bits`` is the number of preemption bits."""
     if group and vmcr & VMCR_VCBPR:
         return min(binary_point(vmcr, bits, 0) + 1, 7)
     return binary_point(vmcr, bits, group)
 
 
 def running_priority(ap0r: Sequence[int], ap1r: Sequence[int], bits: int) -> int:
-    """The priority of the lowest bit that is set in the active-priority registers of both groups;
-    `IDLE_PRIORITY` if no bit is set."""
+    """Return the priority of the lowest bit that is set in the active-priority registers of both
+    groups, or `IDLE_PRIORITY` if no bit is set. ``bits`` is the number of preemption bits."""
     for word, active in enumerate(ap0r):
         active |= ap1r[word]
         if active:
@@ -565,11 +572,11 @@ def running_priority(ap0r: Sequence[int], ap1r: Sequence[int], bits: int) -> int
 
 
 class SgiRequest(NamedTuple):
-    """The fields of ICC_SGI0R_EL1, ICC_SGI1R_EL1 and ICC_ASGI1R_EL1 (IHI 0069 12.2.24).
-    ``affinity`` is Aff3.Aff2.Aff1.0 as in MPIDR_EL1.
+    """The decoded fields of ICC_SGI0R_EL1, ICC_SGI1R_EL1 and ICC_ASGI1R_EL1 (IHI 0069 12.2.24).
 
-    Bit n of ``targets`` selects the PE with Aff0 = ``first_aff0`` + n. ``all_others`` (IRM) selects
-    all PEs but the sender; then ``affinity`` and ``targets`` are ignored.
+    ``affinity`` is Aff3.Aff2.Aff1.0 in the format of MPIDR_EL1. Bit n of ``targets`` selects the PE
+    with Aff0 = ``first_aff0`` + n. If ``all_others`` (IRM) is True, the SGI goes to all PEs except
+    the sender, and ``affinity`` and ``targets`` have no effect.
     """
 
     intid: int
@@ -594,9 +601,9 @@ class SgiRequest(NamedTuple):
 
 
 class SgirRequest(NamedTuple):
-    """The fields of GICD_SGIR (IHI 0048 4.3.15). ``targets`` has a bit per CPU (CPUTargetList).
-    ``target_filter`` selects the receivers: 0 is ``targets``, 1 is all CPUs but the sender, 2 is
-    the sender, 3 is reserved."""
+    """The decoded fields of GICD_SGIR (IHI 0048 4.3.15). ``targets`` has a bit for each CPU
+    (CPUTargetList). ``target_filter`` selects the receivers: 0 selects ``targets``, 1 selects all
+    CPUs except the sender, 2 selects the sender, and 3 is reserved."""
 
     intid: int
     targets: int
@@ -607,6 +614,6 @@ class SgirRequest(NamedTuple):
         return cls(value & 15, value >> 16 & 0xFF, value >> 24 & 3)
 
     def receivers(self, sender: int, existing: int) -> int:
-        """The CPUs that receive the SGI, one bit per CPU. ``existing`` has a bit for each CPU of
-        the VM."""
+        """Return the CPUs that receive the SGI, one bit for each CPU. ``sender`` is the number of
+        the sending CPU. ``existing`` has a bit for each CPU of the VM."""
         return (self.targets, ~(1 << sender), 1 << sender, 0)[self.target_filter] & existing

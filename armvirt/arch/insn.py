@@ -62,20 +62,21 @@ TLBI_VA_BITS, TLBI_ASID_SHIFT = 44, 48
 
 
 def msr(encoding: int, rt: int) -> int:
-    """The instruction word of MSR <encoding>, X<rt>."""
+    """Return the instruction word of MSR <encoding>, X<rt>."""
     return _SYSTEM | encoding << SYSTEM_SHIFT | rt
 
 
 def mrs(encoding: int, rt: int) -> int:
-    """The instruction word of MRS X<rt>, <encoding>."""
+    """Return the instruction word of MRS X<rt>, <encoding>."""
     return _SYSTEM | SYSTEM_READ | encoding << SYSTEM_SHIFT | rt
 
 
 def hvc(imm: int) -> int:
-    """The instruction word of HVC #imm."""
+    """Return the instruction word of HVC #imm."""
     return HVC | imm << IMM16_SHIFT
 
 
 def unmasks_interrupts(insn: int) -> bool:
-    """Whether the instruction can clear PSTATE.I or PSTATE.F: ERET, MSR DAIFClr or MSR DAIF."""
+    """Return whether the instruction can clear PSTATE.I or PSTATE.F: ERET, MSR DAIFClr or MSR
+    DAIF."""
     return insn == ERET or insn & PSTATE_IMM_MASK == MSR_DAIFCLR or insn & WITHOUT_RT == MSR_DAIF

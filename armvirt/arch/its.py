@@ -25,19 +25,19 @@ PENDBASER_WRITABLE = PENDBASER_PTZ | 0x070F_FFFF_FFFF_0F80
 
 
 def lpis_end(propbaser: int) -> int:
-    """The first INTID after the LPI configuration table. GICR_PROPBASER.IDbits gives the size of
-    the table; GICD_TYPER.IDbits is the maximum."""
+    """Return the first INTID after the LPI configuration table. GICR_PROPBASER.IDbits gives the
+    size of the table, but the result is limited by GICD_TYPER.IDbits."""
     return 1 << min((propbaser & PROPBASER_IDBITS) + 1, ID_BITS)
 
 
 def property_address(propbaser: int, intid: int) -> int:
-    """The address of the configuration byte of an LPI."""
+    """Return the address of the configuration byte of an LPI. ``propbaser`` is GICR_PROPBASER."""
     return (propbaser & ADDRESS) + intid - FIRST_LPI
 
 
 def pending_address(pendbaser: int, intid: int) -> tuple[int, int]:
-    """The address of the byte that holds the pending bit of an LPI, and the mask of the bit in the
-    byte."""
+    """Return the address of the byte with the pending bit of an LPI, and the mask of the bit in
+    this byte. ``pendbaser`` is GICR_PENDBASER."""
     return (pendbaser & PENDING_ADDRESS) + intid // 8, 1 << intid % 8
 
 
@@ -51,11 +51,12 @@ GITS_ATTRIBUTES = (59, 10, 53)
 
 
 def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
-    """The value that a table register stores after a write of ``value`` (KVM: vgic_sanitise_*).
+    """Return the value that a register with a table address stores after a write of ``value`` (KVM:
+    vgic_sanitise_*).
 
-    Memory attributes that are not supported are replaced. Outer Shareable becomes Inner Shareable;
-    inner Device or Non-cacheable becomes Write-back; the outer cacheability becomes "same as inner"
-    unless it is Non-cacheable. ``attributes`` has the position of the lowest bit of each of
+    Memory attributes that are not supported are replaced. Outer Shareable becomes Inner Shareable.
+    Inner Device and inner Non-cacheable become Write-back. The outer cacheability becomes "same as
+    inner", unless it is Non-cacheable. ``attributes`` has the position of the lowest bit of each of
     the fields InnerCache, Shareability and OuterCache.
     """
     inner, share, outer = attributes
@@ -92,18 +93,18 @@ COMMAND_SIZE = 32
 
 
 def queue_size(cbaser: int) -> int:
-    """The size in bytes of the command queue."""
+    """Return the size in bytes of the command queue. ``cbaser`` is GITS_CBASER."""
     return ((cbaser & 0xFF) + 1) << 12
 
 
 def table_size(baser: int) -> int:
-    """The size in bytes of the ITS table of GITS_BASER<n>: the whole flat table, or level 1 of a
-    two-level table."""
+    """Return the size in bytes of the memory at the table address in GITS_BASER<n>. This is the
+    whole table if the table is flat, or the level 1 table if the table has two levels."""
     return ((baser & 0xFF) + 1) * PAGE_SIZE
 
 
 def table_address(baser: int) -> int:
-    """The address of the ITS table of GITS_BASER<n>. With pages of 64 KiB, bits [15:12] of the
+    """Return the table address in GITS_BASER<n>. The page size is 64 KiB, so bits [15:12] of the
     register are bits [51:48] of the address."""
     return baser & 0xFFFF_FFFF_0000 | (baser >> 12 & 15) << 48
 
@@ -121,8 +122,8 @@ def device_entry(following: int, itt: int, event_bits: int) -> int:
 
 
 def device_fields(entry: int) -> tuple[int, int, int]:
-    """Decode a device table entry: (offset of the next DeviceID, address of the ITT, EventID
-    bits)."""
+    """Decode a device table entry as (offset of the next DeviceID, address of the ITT, number of
+    EventID bits)."""
     return entry >> 49 & MAX_NEXT_DEVICE, (entry >> 5 & (1 << 44) - 1) << 8, (entry & 31) + 1
 
 
@@ -131,7 +132,8 @@ def collection_entry(target: int, icid: int) -> int:
 
 
 def collection_fields(entry: int) -> tuple[int, int]:
-    """Decode a collection table entry: (target as GICR_TYPER.Processor_Number, collection ID)."""
+    """Decode a collection table entry as (target, collection ID). The target is a
+    GICR_TYPER.Processor_Number."""
     return entry >> 16 & 0xFFFF_FFFF, entry & 0xFFFF
 
 
@@ -140,13 +142,13 @@ def event_entry(following: int, intid: int, icid: int) -> int:
 
 
 def event_fields(entry: int) -> tuple[int, int, int]:
-    """Decode an entry of an interrupt translation table (ITT): (offset of the next EventID, INTID,
-    collection ID). INTID 0 means that the event is not mapped."""
+    """Decode an entry of an interrupt translation table (ITT) as (offset of the next EventID,
+    INTID, collection ID). INTID 0 means that the event is not mapped."""
     return entry >> 48, entry >> 16 & 0xFFFF_FFFF, entry & 0xFFFF
 
 
+INVLPIR_V = 1 << 63  # GICR_INVLPIR and GICR_INVALLR: the LPIs are virtual (IHI 0069 12.11)
 #: The target of a collection that a MAPTI has used before any MAPC maps the collection.
-INVLPIR_V = 1 << 63  # GICR_INVLPIR and GICR_INVALLR: of virtual LPIs (IHI 0069 12.11)
 NOT_MAPPED = MASK32
 
 # Commands (5.3): first bit, width and scale of each field in the 256 bits of a command -----------
@@ -182,13 +184,14 @@ COMMANDS: dict[int, tuple[str, tuple[str, ...]]] = {
 
 
 def command_field(command: int, name: str) -> int:
-    """Extract a field of a command. ``command`` is the 32 bytes as one little-endian number."""
+    """Extract a field of an ITS command. ``command`` is the 32 bytes of the command as a
+    little-endian number."""
     first, width, scale = FIELDS[name]
     return (command >> first & (1 << width) - 1) << scale
 
 
 def encode_command(name: str, **fields: int) -> bytes:
-    """Encode a command in 32 bytes. KeyError for an unknown name or field."""
+    """Encode an ITS command in 32 bytes. Raises KeyError if the command or a field is unknown."""
     opcode = next((code for code, (known, _) in COMMANDS.items() if known == name), None)
     if opcode is None:
         raise KeyError(name)

@@ -1,8 +1,9 @@
-"""Decoders for loads and stores that the syndrome does not describe (ISV = 0): pairs, writeback,
-SIMD&FP, exclusives, atomics.
+"""Decode loads and stores that the syndrome does not describe (ISV = 0): pairs, writeback, SIMD&FP,
+exclusives, atomics.
 
-KVM does not emulate an access with ISV = 0; armvirt decodes the instruction word (DDI 0487 C4.1.94
-"Loads and Stores"). The table has only the encodings that can cause a stage-2 abort with ISV = 0.
+KVM does not emulate an access with ISV = 0. armvirt emulates it and decodes the instruction word
+(DDI 0487 C4.1.94 "Loads and Stores"). The table has only the encodings that can cause a stage-2
+abort with ISV = 0.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from armvirt.records import NamedTuple
 
 
 class Element(NamedTuple):
-    """The transfer of one register: ``size`` bytes, at ``offset`` bytes from the address of the
-    access."""
+    """The transfer of one register: ``size`` bytes at the address of the access plus ``offset``
+    bytes."""
 
     register: int
     offset: int
@@ -35,7 +36,8 @@ class Form(Enum):
 
 
 class Access(NamedTuple):
-    """A decoded access. ``writeback`` is (base register, bytes to add); base register 31 is SP."""
+    """A decoded access. ``writeback`` is (base register, bytes to add), or None if the instruction
+    does not write the base register. Base register 31 is SP."""
 
     form: Form
     is_write: bool = False
@@ -47,7 +49,7 @@ UNKNOWN = Access(Form.UNKNOWN)
 
 
 def _pair(insn: int) -> Access:
-    """Decode LDP, STP, LDPSW, LDNP, STNP, of general and SIMD&FP registers."""
+    """Decode LDP, STP, LDPSW, LDNP and STNP of general or SIMD&FP registers."""
     opc, simd, index, load = insn >> 30, bool(insn >> 26 & 1), insn >> 23 & 3, bool(insn >> 22 & 1)
     if opc == 3 or (opc == 1 and not simd and not load):
         return UNKNOWN
@@ -60,8 +62,8 @@ def _pair(insn: int) -> Access:
 
 
 def _single(insn: int) -> Access:
-    """Decode LDR, STR and their variants: unsigned offset, unscaled, register offset, pre- and
-    post-index."""
+    """Decode LDR, STR and their variants. The addressing modes are unsigned offset, unscaled
+    offset, register offset, pre-index and post-index."""
     size_field, simd, opc = insn >> 30, bool(insn >> 26 & 1), insn >> 22 & 3
     if simd:
         scale = size_field | (opc & 2) << 1
@@ -82,7 +84,8 @@ def _single(insn: int) -> Access:
 
 
 def _exclusive(insn: int) -> Access:
-    """Decode LDXR, STXR, their pair forms, and CAS. A single LDAR or STLR is an ordinary access."""
+    """Decode LDXR, STXR, their pair forms, and CAS. LDAR and STLR are decoded as ordinary
+    accesses."""
     if insn >> 23 & 1 and not insn >> 21 & 1:
         load = bool(insn >> 22 & 1)
         return Access(Form.PLAIN, not load, (Element(insn & 31, 0, 1 << (insn >> 30), False),))
@@ -90,8 +93,8 @@ def _exclusive(insn: int) -> Access:
 
 
 def _multiple(insn: int) -> Access:
-    """Decode LD1 and ST1 of one to four whole registers, without or with immediate post-index. All
-    other forms (LD2 to LD4, ST2 to ST4, register post-index) are UNKNOWN."""
+    """Decode LD1 and ST1 of one to four whole registers, with immediate post-index or without
+    writeback. All other forms (LD2 to LD4, ST2 to ST4, register post-index) are `UNKNOWN`."""
     counts = {0b0111: 1, 0b1010: 2, 0b0110: 3, 0b0010: 4}
     count, size = counts.get(insn >> 12 & 15, 0), 16 if insn >> 30 & 1 else 8
     if not count:
@@ -116,7 +119,7 @@ _TABLE = (
 
 
 def decode_access(insn: int) -> Access:
-    """Decode a load or store. The form is `Form.UNKNOWN` for an encoding that is not in the
+    """Decode a load or store. The result has the form `Form.UNKNOWN` if the encoding is not in the
     table."""
     for mask, value, decoder in _TABLE:
         if insn & mask == value:

@@ -1,6 +1,6 @@
 """System registers of EL0 to EL3 by name: encodings and masks as plain integers.
 
-The values come from the table in `armvirt.arch.sysregs` when this module is imported.
+The values are computed from the table in `armvirt.arch.sysregs` when this module is imported.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ PMUSERENR_EN = field("PMUSERENR_EL0.EN")
 
 ID_AA64PFR0_EL1 = encoding_of("ID_AA64PFR0_EL1")
 PFR0_GIC_SYSREGS = field("ID_AA64PFR0_EL1.GIC") & -field("ID_AA64PFR0_EL1.GIC")
-"""ID_AA64PFR0_EL1.GIC = 1: the system-register interface of GICv3 and GICv4.0."""
+"""ID_AA64PFR0_EL1.GIC = 1, which means that the CPU has the system-register interface of GICv3 and
+GICv4.0."""
 
 MPIDR_RES1 = 1 << 31
 SCTLR_KVM_RESET = 0x00C5_0078  # KVM's reset_val of SCTLR_EL1: the RES1 bits

@@ -18,8 +18,8 @@ TRNG_1_0 = 0x0001_0000
 
 
 class PsciFunction(IntEnum):
-    """PSCI function ids (DEN 0022, 5.1). Function n has the id 0x84000000 + n, and 0xC4000000 + n
-    for its 64-bit form."""
+    """PSCI function ids (DEN 0022, 5.1). Function n has the id 0x84000000 + n. Its 64-bit form has
+    the id 0xC4000000 + n."""
 
     VERSION = 0x8400_0000
     CPU_SUSPEND = 0x8400_0001
@@ -90,8 +90,8 @@ SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2 = 1 << 0
 
 
 class SmcccFunction(IntEnum):
-    """SMCCC calls outside PSCI (DEN 0028 chapter 7; TRNG: DEN 0098; PV time: DEN 0057; VENDOR_ rows
-    are KVM's)."""
+    """SMCCC calls outside PSCI (DEN 0028 chapter 7; TRNG: DEN 0098; PV time: DEN 0057). Members
+    whose names begin with VENDOR_ are defined by KVM."""
 
     VERSION = 0x8000_0000
     ARCH_FEATURES = 0x8000_0001
@@ -131,20 +131,20 @@ class TrngResult(IntEnum):
 
 
 def is_64bit(function: int) -> bool:
-    """Whether a function id uses the 64-bit convention. A 32-bit call truncates its arguments to 32
-    bits."""
+    """Return whether a function id uses the 64-bit convention. A call with a 32-bit function id
+    truncates its arguments to 32 bits."""
     return bool(function & SMCCC_64)
 
 
 def owner(function: int) -> int:
-    """The owning entity of a function id: 0 Arm architecture, 1 CPU, 2 SiP, 3 OEM, 4 standard
-    service, 5 standard hypervisor service, 6 vendor hypervisor service."""
+    """Return the owning entity of a function id: 0 Arm architecture, 1 CPU, 2 SiP, 3 OEM, 4
+    standard service, 5 standard hypervisor service, 6 vendor hypervisor service."""
     return function >> SMCCC_OWNER_SHIFT & 0x3F
 
 
 def function_name(function: int) -> str:
-    """The name of a function id for traces, such as ``PSCI_CPU_ON_64``. An unknown id is shown in
-    hex."""
+    """Return the name of a function id for traces, such as ``PSCI_CPU_ON_64``. The name of an
+    unknown id is its value in hex."""
     for table, prefix in ((PsciFunction, "PSCI_"), (SmcccFunction, "SMCCC_")):
         for member in table:
             if member == function:

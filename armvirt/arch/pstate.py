@@ -54,7 +54,7 @@ RESERVED_MODE = 0b0001
 
 
 def illegal_return(spsr: int) -> bool:
-    """Whether ERET with this value of SPSR_EL1 sets PSTATE.IL."""
+    """Return whether ERET with this value of SPSR_EL1 sets PSTATE.IL."""
     return bool(spsr & ILLEGAL_IN_SPSR) or spsr & PSTATE_MODE == RESERVED_MODE
 
 
@@ -71,7 +71,7 @@ VECTOR_BYTES = 0x80  # the size in bytes of one vector
 
 
 class Vector(IntEnum):
-    """The offset of a vector in its group of four vectors, by the kind of exception."""
+    """The offset in bytes of a vector in its group of four vectors, by the kind of exception."""
 
     SYNC = 0x000
     IRQ = 0x080
@@ -80,19 +80,20 @@ class Vector(IntEnum):
 
 
 def exception_level(pstate: int) -> int:
-    """The exception level in ``pstate``, 0 to 3. AArch32 states exist here at EL0 only."""
+    """Return the exception level in ``pstate``, 0 to 3. AArch32 state is possible only at EL0
+    here."""
     return 0 if pstate & PSTATE_NRW else pstate >> 2 & 3
 
 
 def uses_sp_elx(pstate: int) -> bool:
-    """Whether the stack pointer in use is SP_ELx (EL1h, EL2h, EL3h). At EL0 the stack pointer is
-    always SP_EL0."""
+    """Return whether the stack pointer in use is SP_ELx (EL1h, EL2h, EL3h). At EL0 the stack
+    pointer is always SP_EL0."""
     return exception_level(pstate) > 0 and bool(pstate & 1)
 
 
 def vector_offset(pstate: int, kind: Vector) -> int:
-    """The offset from VBAR_EL1 of the vector for an exception to EL1. ``pstate`` is PSTATE before
-    the exception."""
+    """Return the offset in bytes from VBAR_EL1 to the vector of an exception to EL1. ``pstate`` is
+    PSTATE before the exception."""
     if exception_level(pstate) == 0:
         group = VECTOR_LOWER_A32 if pstate & PSTATE_NRW else VECTOR_LOWER_A64
     else:
@@ -101,18 +102,19 @@ def vector_offset(pstate: int, kind: Vector) -> int:
 
 
 def entry_pstate(pstate: int, span: bool = True) -> int:
-    """PSTATE after an exception to EL1 (DDI 0487 D1.4.1, AArch64.TakeException).
+    """Return PSTATE after an exception to EL1 (DDI 0487 D1.4.1, AArch64.TakeException). ``pstate``
+    is PSTATE before the exception.
 
-    N, Z, C, V and PAN keep their values; PAN is set if SCTLR_EL1.SPAN is 0 (``span`` False,
-    FEAT_PAN only). D, A, I and F are set; SS, IL and UAO are cleared.
+    N, Z, C, V and PAN keep their values. PAN is also set if ``span`` (SCTLR_EL1.SPAN) is False; use
+    this only for a CPU with FEAT_PAN. D, A, I and F are set; SS, IL and UAO are cleared.
     """
     kept = pstate & (PSTATE_NZCV | PSTATE_PAN)
     return kept | PSTATE_EL1_ENTRY | (0 if span else PSTATE_PAN)
 
 
 def describe(pstate: int) -> str:
-    """PSTATE as text, such as ``EL1h nzCv DaIF``. A capital letter is a bit that is set. IL and SS
-    are shown only if they are set."""
+    """Return PSTATE as text, such as ``EL1h nzCv DaIF``. A capital letter means that the bit is
+    set. IL and SS are in the text only if they are set."""
     mode = (
         "AArch32"
         if pstate & PSTATE_NRW

@@ -2,8 +2,9 @@
 
 The rows follow Arm DDI 0487 (D23, "AArch64 System register descriptions"). The table has the
 registers that a Cortex-A72 guest at EL1/EL0 can access, the EL2 registers that the hypervisor
-programs, and the whole ID space. Traces, the save order, the target description of the debugger and
-the documentation use these rows. Other packages bind behaviour to the rows by name.
+programs, and the whole ID space. The trace, the order of registers in a saved state, the debugger's
+target description and the documentation use these rows. Other packages implement the behaviour of
+the registers, and find the rows by name.
 
 The GIC CPU interface (ICC_*, ICH_*) has its own table in `armvirt.arch.gic`; `name_of` searches
 both tables.
@@ -398,36 +399,39 @@ _GIC_BY_ENCODING: dict[int, SysReg] = {row.encoding: row for row in (*ICC_ROWS, 
 
 
 def lookup(key: int | str) -> SysReg | None:
-    """Find a row by its packed encoding or its name (case-insensitive); None if there is no such
-    row."""
+    """Find the row of a register by its packed encoding or by its name (case-insensitive). Returns
+    None if there is no such row."""
     if isinstance(key, int):
         return BY_ENCODING.get(key)
     return BY_NAME.get(key) or BY_NAME.get(key.upper())
 
 
 def encoding_of(name: str) -> int:
-    """The packed encoding of a register; KeyError for an unknown name."""
+    """Return the packed encoding of a register. Raises KeyError if the name is unknown."""
     return BY_NAME[name].encoding
 
 
 def field(name: str) -> int:
-    """The mask of a field at its position: ``field("HCR_EL2.IMO")``. KeyError for an unknown field.
+    """Return the mask of a field at its position: ``field("HCR_EL2.IMO")``. Raises KeyError if the
+    register or the field is unknown.
 
-    Call this function at import only; code that runs at each exit uses the plain integer.
+    Call this function only at import, because it is slow. Code that runs at each exit must use an
+    integer that was computed at import.
     """
     register, _, part = name.partition(".")
     return BY_NAME[register].mask(part)
 
 
 def name_of(encoding: int) -> str:
-    """The name of a register; the assembler's generic name for a register outside the tables."""
+    """Return the name of a register, or the assembler's generic name if the register is in neither
+    table."""
     row = BY_ENCODING.get(encoding) or _GIC_BY_ENCODING.get(encoding)
     return row.name if row is not None else generic_name(encoding)
 
 
 def is_id_space(encoding: int) -> bool:
-    """Whether HCR_EL2.TID3 traps a read of this encoding: op0=3, op1=0, CRn=0, CRm=1..7 (DDI 0487,
-    HCR_EL2)."""
+    """Return whether HCR_EL2.TID3 traps a read of this encoding: op0=3, op1=0, CRn=0, CRm=1..7 (DDI
+    0487, HCR_EL2)."""
     op0, op1, crn, crm, _ = unpack(encoding)
     return (op0, op1, crn) == (3, 0, 0) and 1 <= crm <= 7
 

@@ -49,12 +49,12 @@ class Ctl(IntFlag):
 
 
 class CntHctl(IntFlag):
-    """CNTHCTL_EL2 with HCR_EL2.E2H = 0. EL1PCTEN = 0 traps accesses to the physical counter,
-    EL1PCEN = 0 to the physical timer, EL1TVCT = 1 to the virtual counter, EL1TVT = 1 to the virtual
-    timer.
+    """CNTHCTL_EL2 with HCR_EL2.E2H = 0.
 
-    With E2H = 1, EL1PCTEN and EL1PCEN are ten bits higher (`EL1_ENABLES_E2H_SHIFT`). ECV, EL1TVT,
-    EL1TVCT and EVNTIS need FEAT_ECV.
+    EL1PCTEN = 0 traps accesses to the physical counter, and EL1PCEN = 0 to the physical timer.
+    EL1TVCT = 1 traps accesses to the virtual counter, and EL1TVT = 1 to the virtual timer. With E2H
+    = 1, EL1PCTEN and EL1PCEN are ten bits higher (`EL1_ENABLES_E2H_SHIFT`). ECV, EL1TVT, EL1TVCT
+    and EVNTIS need FEAT_ECV.
     """
 
     EL1PCTEN = field("CNTHCTL_EL2.EL1PCTEN")
@@ -71,7 +71,7 @@ EL1_ENABLES_E2H_SHIFT = 10
 
 
 class CntKctl(IntFlag):
-    """CNTKCTL_EL1: permits accesses to the counters and timers from EL0, and configures the event
+    """CNTKCTL_EL1. It permits EL0 to access the counters and timers, and configures the event
     stream. EVNTIS needs FEAT_ECV."""
 
     EL0PCTEN = field("CNTKCTL_EL1.EL0PCTEN")
@@ -113,7 +113,8 @@ TIMER_PREFIXES = {"vtimer": "CNTV", "ptimer": "CNTP"}
 
 
 class TimerRegister(NamedTuple):
-    """A comparator register: ``timer`` is vtimer or ptimer, ``register`` is ctl, cval or tval."""
+    """A register of a comparator. ``timer`` is vtimer or ptimer; ``register`` is ctl, cval or
+    tval."""
 
     timer: str
     register: str
@@ -151,12 +152,12 @@ EL0_ENABLES: dict[int, CntKctl] = {
 
 
 def ticks_to_edge(control: int, count: int) -> int | None:
-    """The ticks from ``count`` to the next event of an event stream, at least 1; None while the
-    event stream is disabled.
+    """Return the ticks from ``count`` to the next event of an event stream, at least 1. Returns
+    None if the event stream is disabled.
 
-    ``control`` is CNTKCTL_EL1 or CNTHCTL_EL2, which have the same fields. EVNTI (and EVNTIS) select
-    a bit of the count. The event is the transition of this bit from 0 to 1, or with EVNTDIR = 1
-    from 1 to 0 (DDI 0487 D12.2.3).
+    ``control`` is CNTKCTL_EL1 or CNTHCTL_EL2, which have the same fields for the event stream.
+    EVNTI and EVNTIS select a bit of the count. The event is the transition of this bit from 0 to 1,
+    or with EVNTDIR = 1 from 1 to 0 (DDI 0487 D12.2.3).
     """
     if not control & CntKctl.EVNTEN:
         return None
@@ -169,31 +170,31 @@ def ticks_to_edge(control: int, count: int) -> int | None:
 
 
 def sign_extend_32(value: int) -> int:
-    """Sign-extend the low 32 bits of ``value`` to 64 bits; the result is unsigned (modulo
+    """Sign-extend the low 32 bits of ``value`` to 64 bits. The result is an unsigned number (modulo
     2**64)."""
     low = value & 0xFFFF_FFFF
     return low | 0xFFFF_FFFF_0000_0000 if low >> 31 else low
 
 
 def signed_tval(tval: int) -> int:
-    """The ticks until the condition of a timer is met, from its TVAL: the low 32 bits of ``tval``
-    as a signed number (DDI 0487 D12.2.4)."""
+    """Return the ticks until the condition of a timer is met: the low 32 bits of its TVAL as a
+    signed number (DDI 0487 D12.2.4)."""
     return ((tval & MASK32) ^ TVAL_SIGN) - TVAL_SIGN
 
 
 def tval_of(cval: int, now: int) -> int:
-    """The value of a TVAL read: the low 32 bits of CVAL minus the count ``now`` (DDI 0487
+    """Return the value of a TVAL read: the low 32 bits of CVAL minus the count ``now`` (DDI 0487
     D12.2.4)."""
     return cval - now & 0xFFFF_FFFF
 
 
 def cval_from_tval(tval: int, now: int) -> int:
-    """The CVAL that a write of TVAL stores: the count ``now`` plus the signed 32-bit value, modulo
-    2**64 (DDI 0487 D12.2.4)."""
+    """Return the CVAL that a write of TVAL stores: the count ``now`` plus the signed 32-bit value,
+    modulo 2**64 (DDI 0487 D12.2.4)."""
     return now + sign_extend_32(tval) & MASK64
 
 
 def condition_met(cval: int, now: int) -> bool:
-    """TimerConditionMet: the count ``now`` is at or above ``cval``. Both are unsigned 64-bit values
-    (DDI 0487 D12.2.4)."""
+    """Return TimerConditionMet: whether the count ``now`` is greater than or equal to ``cval``.
+    Both numbers are unsigned 64-bit values (DDI 0487 D12.2.4)."""
     return now >= cval

@@ -1,5 +1,5 @@
-"""Translation tables of both stages with the 4 KiB granule (DDI 0487 D8): descriptors and control
-registers as data."""
+"""Translation tables of both stages with the 4 KiB granule (DDI 0487 D8): descriptors and fields of
+control registers, as data."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ NORMAL_PAGE = VALID | TABLE | MEMATTR_NORMAL_WB | S2AP_READ | SH_INNER | ACCESS_
 
 
 class Geometry(NamedTuple):
-    """The shape of a stage-2 translation: IPA size in bits, start level of a walk, number of
-    concatenated tables at the start level."""
+    """The size of a stage-2 translation: the IPA size in bits, the start level of a walk, and the
+    number of concatenated tables at the start level."""
 
     ipa_bits: int
     start_level: int
@@ -63,14 +63,14 @@ class Geometry(NamedTuple):
 
 
 SMALL = Geometry(34, 2, 16)
-"""16 GiB, from level 2: a walk has one level less than in `LARGE`, so a boot is measurably
-faster."""
+"""A 16 GiB IPA space, with walks from level 2. A walk has one level less than with `LARGE`, so a
+boot is measurably faster."""
 LARGE = Geometry(40, 1, 2)
 
 
 def geometry(top: int) -> Geometry:
-    """The geometry with the shortest walk whose IPA space contains all addresses below ``top``;
-    ValueError if ``top`` needs more than 40 bits."""
+    """Return the geometry with the shortest walk whose IPA space contains all addresses below
+    ``top``. Raises ValueError if ``top`` needs more than 40 bits."""
     for candidate in (SMALL, LARGE):
         if top <= 1 << candidate.ipa_bits:
             return candidate
@@ -78,17 +78,19 @@ def geometry(top: int) -> Geometry:
 
 
 def vtcr(shape: Geometry) -> int:
-    """VTCR_EL2 for a geometry: 4 KiB granule, 44-bit PA, inner shareable write-back walks."""
+    """Return VTCR_EL2 for a geometry: 4 KiB granule, 44-bit PA, and Inner Shareable Write-back
+    walks."""
     sl0 = 2 - shape.start_level
     return VTCR_FIXED | sl0 << VTCR_SL0_SHIFT | 64 - shape.ipa_bits
 
 
 def start_level(bits: int) -> int:
-    """The level at which a stage-1 walk of an address of ``bits`` bits starts."""
+    """Return the level at which a stage-1 walk starts. ``bits`` is the size of the input address in
+    bits."""
     return LAST_LEVEL - (bits - PAGE_SHIFT - 1) // LEVEL_BITS
 
 
 def index(address: int, level: int) -> int:
-    """The index of the entry for ``address`` in a table of ``level``. With concatenated tables the
-    index can exceed 511."""
+    """Return the index of the descriptor for ``address`` in a table of level ``level``. With
+    concatenated tables at the start level, the index can exceed 511."""
     return address >> (PAGE_SHIFT + LEVEL_BITS * (LAST_LEVEL - level))

@@ -1,10 +1,10 @@
 """Virtual time, and the only queue of timed events.
 
-Time is in ns. Time advances with instructions, or over idle time by `Clock.advance_to`. An entry of
-the queue is (time, sequence, owner, kind): plain data, which can be saved. The owner is the name of
-the object that put the entry into the queue, for example a device. The kind is a text that
-distinguishes the entries of one owner. `Clock.register` sets the function (handler) that is called
-when an entry of an owner is due.
+Time is in ns. Time advances while instructions execute, and `Clock.advance_to` skips idle time. An
+entry of the queue is (time, sequence, owner, kind): plain data, which can be saved. The owner is
+the name of the object that put the entry into the queue, for example a device. The kind is a text
+that distinguishes the entries of one owner. `Clock.register` sets the function (handler) that is
+called when an entry of an owner is due.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ STALE_LIMIT = 64
 class Clock:
     """The clock of one host.
 
-    ``progress`` is set while a vCPU runs, and gives the ns that have passed since ``base``. ``now``
-    never decreases. ``on_earlier`` is called when an entry becomes the first of the queue, so that
-    a running vCPU can stop sooner.
+    While a vCPU runs, ``progress()`` returns the ns that have passed since the time ``base``;
+    otherwise ``progress`` is None. ``now`` never decreases. ``on_earlier`` is called when a new
+    entry becomes the first of the queue, so that a running vCPU can stop sooner.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,8 @@ class Clock:
 
     def register(self, owner: str, handler: Handler) -> None:
         """Set the function that is called when an entry of ``owner`` is due. The argument of the
-        function is the kind of the entry. ValueError if ``owner`` has a function already."""
+        function is the kind of the entry. Raises ValueError if a function was already set for
+        ``owner``."""
         if owner in self._handlers:
             raise ValueError(f"clock owner {owner!r} is registered twice")
         self._handlers[owner] = handler
@@ -72,31 +73,31 @@ class Clock:
             self.on_earlier()
 
     def skip(self, count: int) -> None:
-        """Advance the sequence number of the queue by ``count``, without a call of a handler. EL2
-        calls this function after the engine has repeated ``count`` timer wake-ups without EL2
-        (`armvirt.hw.shadow`), so that the sequence number is the same as if EL2 had handled
-        them."""
+        """Advance the sequence number of the queue by ``count`` without a call of a handler. EL2
+        calls this after the engine has repeated ``count`` timer wake-ups without an entry to EL2
+        (`armvirt.hw.shadow`). The sequence number is then the same as if EL2 had handled these
+        wake-ups."""
         self._sequence += count
 
     def cancel(self, owner: str, kind: str = "") -> None:
-        """Remove the entry (owner, kind) from the queue. No effect if the queue does not have the
-        entry."""
+        """Remove the entry (owner, kind) from the queue. This has no effect if the queue does not
+        have the entry."""
         self._live.pop((owner, kind), None)
 
     def armed(self, owner: str, kind: str = "") -> int | None:
-        """The ns at which the entry (owner, kind) is due; None if the queue does not have the
-        entry."""
+        """The virtual time in ns at which the entry (owner, kind) is due, or None if the queue does
+        not have the entry."""
         entry = self._live.get((owner, kind))
         return entry[0] if entry is not None else None
 
     def deadline(self) -> int | None:
-        """The ns at which the next entry is due, or None."""
+        """The virtual time in ns at which the next entry is due, or None if the queue is empty."""
         first = self._first()
         return first[0] if first is not None else None
 
     def _first(self) -> tuple[int, int] | None:
-        """(time, sequence) of the first entry that has not been cancelled. Removes the cancelled
-        entries that come before this entry."""
+        """Return (time, sequence) of the first entry that has not been cancelled, or None if the
+        queue is empty. Cancelled entries before this entry are removed."""
         queue = self._queue
         while queue:
             when, sequence, owner, kind = queue[0]
@@ -112,10 +113,11 @@ class Clock:
         heapq.heapify(self._queue)
 
     def run_due(self) -> int:
-        """Call the handlers of all entries that are due, in (time, sequence) order; returns their
-        number.
+        """Call the handlers of all entries that are due, in the order of (time, sequence). Returns
+        the number of these entries.
 
-        If a handler raises, its entry has been removed; the other entries stay in the queue.
+        If a handler raises an exception, its own entry has been removed, and the other entries stay
+        in the queue.
         """
         count = 0
         while (first := self._first()) is not None and first[0] <= self.now:
@@ -126,21 +128,22 @@ class Clock:
         return count
 
     def advance_to(self, when: int) -> None:
-        """Skip idle time: set the time to ``when`` ns. A ``when`` in the past has no effect.
-        RuntimeError while a vCPU runs."""
+        """Skip idle time: set the time to ``when`` ns. This has no effect if ``when`` is in the
+        past. Raises RuntimeError while a vCPU runs."""
         if self.progress is not None:
             raise RuntimeError("the clock cannot jump while a vCPU runs")
         self.base = max(self.base, when)
 
     def reset(self) -> None:
-        """Set the time to 0 and remove all entries. The functions that `register` has set stay."""
+        """Set the time to 0 and remove all entries. The functions that were set with `register`
+        stay."""
         self.base, self._sequence = 0, 0
         self._queue.clear()
         self._live.clear()
 
     def state(self) -> dict[str, object]:
-        """The time (ns) and the armed entries, as [when, sequence, owner, kind], in the order in
-        which they will run."""
+        """Return the time in ns and the entries of the queue. The entries are [when, sequence,
+        owner, kind], in the order in which they are due."""
         live = sorted((when, seq, owner, kind) for (owner, kind), (when, seq) in self._live.items())
         return {
             "version": STATE_VERSION,
@@ -150,11 +153,11 @@ class Clock:
         }
 
     def load(self, state: State) -> None:
-        """Restore the dict of `state`. Call this only while no vCPU runs.
+        """Restore the time and the queue from a dict that `state` returned. Call this only while no
+        vCPU runs.
 
-        The state has the entries of the queue, but not the functions that handle the entries. So
-        each owner must call `register` before its first entry is due. The call may come before or
-        after `load`.
+        The dict has no handlers. Therefore each owner must call `register` before its first entry
+        is due; this may be before or after `load`.
         """
         checked(state, "Clock", STATE_VERSION)
         entries = state["entries"]

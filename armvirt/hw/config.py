@@ -15,14 +15,15 @@ COUNTER_START = 0x1000_0000
 
 
 class HostConfig(NamedTuple):
-    """A host with ``pcpus`` physical CPUs (PEs) of the model ``cpu``.
+    """The parameters of a host with ``pcpus`` physical CPUs (PEs) of the model ``cpu``.
 
     ``engine`` is auto, native or portable. ``frequency_hz`` is CNTFRQ_EL0; ``counter_start`` is the
     physical count at time 0, in ticks. ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7)
-    are fields of ICH_VTR_EL2. ``cpu_features`` (`armvirt.hyp.vcpu.idregs.FEATURES`) are features
-    that the guests' CPUs have in addition to those of the CPU model. ``cntpoff``: the PEs have
-    FEAT_ECV_POFF. ``vhe``: the host runs at EL2 (HCR_EL2.E2H). ``quantum_ns`` is the length of a
-    time slice (None: 1 ms on one PE, 100 us on several). ``skip``: the PEs skip polled waits
+    are fields of ICH_VTR_EL2. ``cpu_features`` (names of `armvirt.hyp.vcpu.idregs.FEATURES`) are
+    the features that the guests' CPUs have in addition to the features of the CPU model. If
+    ``cntpoff`` is True, the PEs have FEAT_ECV_POFF. If ``vhe`` is True, the host runs at EL2
+    (HCR_EL2.E2H = 1). ``quantum_ns`` is the length of a time slice; None means 1 ms on one PE and
+    100 us on several PEs. If ``skip`` is True, the PEs skip polled waits
     (`armvirt.hw.engine.waits`).
     """
 

@@ -1,4 +1,5 @@
-"""A vCPU's context: one engine, and the TLB and cache maintenance that other CPUs broadcast."""
+"""The context of a vCPU: one engine, and a queue of TLB and cache maintenance that other CPUs have
+broadcast."""
 
 from __future__ import annotations
 
@@ -29,10 +30,11 @@ GRANULE = 64
 
 
 class Context:
-    """Registers and translations of one vCPU.
+    """The registers and translations of one vCPU.
 
-    Maintenance by other CPUs is queued here and done before the next instruction of this context.
-    As only one context runs at a time, a guest cannot see the delay.
+    TLB and cache maintenance that other CPUs broadcast is queued here. It is done before the next
+    instruction of this context. Only one context runs at a time, so a guest cannot detect the
+    delay.
     """
 
     def __init__(self, engine: Engine, domain: ShareableDomain) -> None:
@@ -141,16 +143,17 @@ class Context:
         engine.sp = stacks[self._selected]
 
     def system(self, encoding: int) -> int:
-        """The stored value of an EL1 system register, by its packed encoding."""
+        """Return the stored value of an EL1 system register. ``encoding`` is its packed
+        encoding."""
         return self.engine.read_system(encoding)
 
     def set_system(self, encoding: int, value: int) -> None:
         self.engine.write_system(encoding, value)
 
     def reset(self, pc: int, x0: int, pstate: int, system: Mapping[str, int]) -> None:
-        """Reset the vCPU's registers: set ``pc``, ``x0``, ``pstate`` and the system registers by
-        name, and all others to zero. The exclusive monitor is then in the open state. The
-        instruction count and the event register keep their values."""
+        """Reset the vCPU's registers. ``pc``, ``x0``, ``pstate`` and the system registers (by name)
+        get the values of the arguments, and all other registers become 0. The exclusive monitor is
+        then in the open state. The instruction count and the event register keep their values."""
         saved = self.engine.save()
         saved.update(
             x=[x0] + [0] * 30, q=[0] * 32, sp=0, sp_el0=0, sp_el1=0, pc=pc, pstate=pstate,
@@ -160,32 +163,33 @@ class Context:
 
     def take_exception(self, kind: Vector, esr: int, far: int | None = None) -> None:
         """Take an exception to EL1 at the present PC. Call this only between runs or at an exit. At
-        an exit the exception replaces the trapped instruction."""
+        an exit the guest takes the exception instead of completing the trapped instruction."""
         take_exception(self.engine, kind, esr, far)
 
     def answer(self, value: int) -> int:
         """Complete the trapped instruction: write ``value`` to the destination register that the
-        syndrome names. Returns the `Action` for the engine."""
+        syndrome names, and advance the PC. Returns the `Action` for the engine."""
         self.engine.state.rt_value = value
         return Action.WRITE_RT | Action.ADVANCE
 
     def call_arguments(self) -> list[int]:
-        """X0 to X3 at the HVC or SMC of the present exit."""
+        """Return the values of X0 to X3 at the HVC or SMC of the present exit."""
         values: list[int] = self.engine.state.arguments[:]
         return values
 
     def answer_call(self, results: Sequence[int]) -> int:
-        """Complete an HVC or SMC: write ``results`` to X0 to X3. Returns the `Action` for the
-        engine."""
+        """Complete an HVC or SMC: write the four values of ``results`` to X0 to X3. Returns the
+        `Action` for the engine."""
         self.engine.state.arguments[:] = results
         return Action.WRITE_RESULTS
 
     def translate(self, va: int) -> int | None:
-        """The IPA of ``va`` in the current translation regime; None if stage 1 does not map ``va``.
+        """Return the IPA of ``va`` in the current translation regime, or None if stage 1 does not
+        map ``va``.
 
-        Stage 2 is filled on demand, so a translation by both stages can fail although stage 1 maps
-        ``va``. In this case AT S1E1R translates by stage 1 alone. The guest's PAR_EL1 keeps its
-        value.
+        EL2 fills the stage-2 tables on demand, so a translation by both stages can fail although
+        stage 1 maps ``va``. In this case AT S1E1R translates by stage 1 alone. The guest's PAR_EL1
+        keeps its value.
         """
         pa = self.engine.translate(va)
         if pa is not None:
@@ -197,7 +201,8 @@ class Context:
         return None if par & PAR_F else par & PAR_PA | va & PAGE_SIZE - 1
 
     def inject(self, esr: int, far: int | None = None) -> int:
-        """Replace the trapped instruction by a synchronous exception to EL1. Returns the `Action`
+        """Make the guest take a synchronous exception to EL1 instead of completing the trapped
+        instruction. ``far`` is None if the exception does not write FAR_EL1. Returns the `Action`
         for the engine."""
         state = self.engine.state
         state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0
@@ -211,18 +216,19 @@ class Context:
 
     @event_register.setter
     def event_register(self, value: bool) -> None:
-        """Write the event register only; `set_event` also calls ``on_event``."""
+        """Write the event register without a call of ``on_event``. To send an event, call
+        `set_event`."""
         self.engine.state.event_register = int(value)
 
     def watch_wfe(self) -> None:
-        """Emulate the event register from now on: a WFE leaves the guest if the event register is
-        clear."""
+        """Emulate the event register from now on: if the event register is clear, a WFE ends the
+        run."""
         self.engine.watch_wfe()
 
     @property
     def exclusive(self) -> tuple[int, int, int]:
-        """The local exclusive monitor as (address, value, second word of a pair). In the open state
-        the address is all ones."""
+        """The local exclusive monitor as (address, value, second 64-bit word of a load-exclusive
+        pair). In the open state the address is all ones."""
         return self.engine.exclusive
 
     @exclusive.setter
@@ -230,31 +236,32 @@ class Context:
         self.engine.exclusive = monitor
 
     def set_event(self, ns: int | None = None) -> None:
-        """Send an event to this PE, at ``ns`` of virtual time (None: now): set the event register
-        and call ``on_event``."""
+        """Send an event to this PE: set the event register and call ``on_event``. ``ns`` is the
+        virtual time of the event; None means now."""
         self.engine.state.event_register = 1
         self.on_event(ns)
 
     def take_event(self, ns: int) -> None:
-        """Complete a WFE at ``ns``: clear the event register."""
+        """Complete a WFE at ``ns`` of virtual time: clear the event register."""
         self.engine.state.event_register, self.engine.state.event_cleared = 0, ns
 
     @property
     def event_cleared(self) -> int:
-        """The ns at which a WFE last cleared the event register."""
+        """The virtual time in ns at which a WFE last cleared the event register."""
         return self.engine.state.event_cleared
 
     def clear_exclusive(self) -> None:
-        """Set the exclusive monitor to the open state, as EL2 does when it loads another vCPU. A
-        monitor that leaves the exclusive state sets the event register (DDI 0487 B2.17.2,
+        """Set the exclusive monitor to the open state. EL2 does this when it loads another vCPU. If
+        the monitor was in the exclusive state, this sets the event register (DDI 0487 B2.17.2,
         D1.6.1)."""
         if self.engine.clear_exclusive():
             self.engine.state.event_register = 1
 
     def watch_line(self) -> bool:
-        """Save the content of the granule that the exclusive monitor marks. `line_changed` later
-        compares the content, because Unicorn's monitor does not see the stores of other CPUs.
-        Returns False if the monitor is in the open state or the address is not mapped."""
+        """Save the content of the reservation granule that the exclusive monitor marks.
+        `line_changed` later compares the content, because Unicorn's monitor does not detect stores
+        by other CPUs. Returns False if the monitor is in the open state or the address is not
+        mapped."""
         address = self.engine.exclusive[0]
         pa = None if address == NO_MONITOR else self.engine.translate(address)
         line = None if pa is None else pa & -GRANULE
@@ -266,18 +273,20 @@ class Context:
 
     @property
     def watches(self) -> bool:
-        """Whether the PE waits for a store to the granule that its exclusive monitor marks."""
+        """Whether the PE waits for a store to the reservation granule that its exclusive monitor
+        marks."""
         return self._line is not None
 
     def line_changed(self) -> bool:
-        """Whether the content of the watched granule has changed since `watch_line`."""
+        """Return whether the content of the reservation granule has changed since `watch_line`."""
         return (
             self._line is not None
             and self.engine.read_physical(self._line[0], GRANULE) != self._line[1]
         )
 
     def line_written(self, address: int, size: int) -> bool:
-        """Whether the physical range [address, address + size) overlaps the watched granule."""
+        """Return whether the physical range [address, address + size) overlaps the reservation
+        granule that `watch_line` saved."""
         return (
             self._line is not None
             and address < self._line[0] + GRANULE
@@ -291,12 +300,13 @@ class Context:
 
     @property
     def skipped(self) -> int:
-        """Instructions of polled waits that were skipped; they are retired, too."""
+        """The number of instructions of polled waits that were skipped. The number `insns` includes
+        them."""
         return self.engine.state.skipped
 
     def program(self, encoding: int, value: int) -> None:
-        """Write a register of EL2 or EL3. A write of the value that the register already has is
-        skipped."""
+        """Write a register of EL2 or EL3. If the register already has this value, no write is
+        done."""
         if self._programmed.get(encoding) == value:
             return
         self._programmed[encoding] = value
@@ -310,26 +320,28 @@ class Context:
     # -- memory and control --
 
     def map_memory(self, address: int, size: int, host: int) -> None:
-        """Map ``size`` bytes of host memory at ``host`` to the guest's physical ``address``."""
+        """Map ``size`` bytes of host memory at the guest's physical address ``address``. ``host``
+        is the host address of the memory."""
         self.engine.map_memory(address, size, host)
 
     def unmap_memory(self, address: int, size: int) -> None:
         self.engine.unmap_memory(address, size)
 
     def request_stop(self) -> None:
-        """Leave the guest at the next instruction, if the guest runs."""
+        """Make the engine leave the guest at the next instruction. This has no effect until the
+        guest runs."""
         self.engine.state.stop = 1
 
     def stop_at(self, address: int, on_stop: Callable[[], None]) -> Callable[[], None]:
-        """Stop before the instruction at a virtual address and call ``on_stop``. The returned
-        function removes the stop."""
+        """Stop before the instruction at the virtual address ``address`` and call ``on_stop``.
+        Returns a function that removes the stop."""
         from armvirt.hw.engine.breakpoint import PcStop
 
         return PcStop(self.engine, address, on_stop).remove
 
     def stop_in(self, addresses: range, on_stop: Callable[[], None]) -> Callable[[], None]:
-        """Stop when the guest enters a range of whole pages from outside, and call ``on_stop``. The
-        returned function removes the stop."""
+        """Stop when the guest enters a range of whole pages from outside, and call ``on_stop``.
+        Returns a function that removes the stop."""
         from armvirt.hw.engine.breakpoint import RangeStop
 
         return RangeStop(self.engine, addresses, on_stop).remove
@@ -341,8 +353,8 @@ class Context:
     # -- maintenance --
 
     def queue_code(self, address: int, size: int) -> None:
-        """Queue the invalidation of translated code. The range of the code is in physical
-        addresses."""
+        """Queue the invalidation of translated code. ``address`` is a physical address, and
+        ``size`` is in bytes."""
         self.request_stop()  # `do_maintenance` is called before the next instruction
         if len(self._lines) < MANY_LINES:
             self._lines.append((address, size))
@@ -369,14 +381,15 @@ class Context:
         self._all_code = self._tlb = False
 
     def registers(self) -> dict[str, object]:
-        """The registers by name as plain data, for a digest. The parts of the engine's state in
-        `NO_REGISTERS` are left out."""
+        """Return the registers by name as plain data, for a digest. The result does not contain the
+        elements of the engine's state that `NO_REGISTERS` names."""
         saved = self.engine.save()
         return {name: value for name, value in saved.items() if name not in NO_REGISTERS}
 
     def state(self) -> dict[str, object]:
-        """The registers and the watched granule. Queued maintenance is not saved, because a new
-        engine has no translated code and no TLB entries."""
+        """Return the registers and the saved content of the reservation granule (`watch_line`).
+        Queued maintenance is not saved, because a new engine has no translated code and no TLB
+        entries."""
         line = None if self._line is None else [self._line[0], self._line[1].hex()]
         return {"version": STATE_VERSION, "engine": self.engine.save(), "line": line}
 
@@ -391,12 +404,12 @@ class Context:
 
 
 class ShareableDomain:
-    """The Inner Shareable domain of a VM: the contexts that get broadcast maintenance and SEV.
+    """The Inner Shareable domain of a VM: the contexts that receive broadcast maintenance and SEV.
 
     Each VM has its own domain. A TLBI at EL1 applies to its VMID only, and an engine has the
     physical memory of one VM, so other VMs need no invalidation. A local TLBI applies to one
-    context only: vCPUs that share a PE have separate TLBs here. Therefore KVM's TLB flush for a
-    PE that changes its vCPU is not needed. HCR_EL2.FB is not needed for the same reason.
+    context only: vCPUs that share a PE have separate TLBs here. Therefore KVM's TLB flush is not
+    needed when a PE changes its vCPU. HCR_EL2.FB is not needed for the same reason.
     """
 
     def __init__(self, factory: EngineFactory) -> None:
@@ -414,8 +427,9 @@ class ShareableDomain:
         return context
 
     def broadcast(self, source: Context, encoding: int, value: int) -> None:
-        """Queue a maintenance operation on all contexts but ``source``. ``encoding`` is that of a
-        TLBI ...IS, IC IVAU or IC IALLUIS. For IC IVAU ``value`` is the physical address."""
+        """Queue a maintenance operation on all contexts except ``source``. ``encoding`` is the
+        packed encoding of an Inner Shareable TLBI, of IC IVAU or of IC IALLUIS. For IC IVAU
+        ``value`` is the physical address."""
         for context in self.contexts:
             if context is source:
                 continue
@@ -427,21 +441,22 @@ class ShareableDomain:
                 context.queue_tlb()
 
     def code_written(self, address: int, size: int) -> None:
-        """Invalidate the code of a physical range that a device, the hypervisor or a debugger has
-        written. The engine itself sees the stores of guests."""
+        """Invalidate the translated code of a physical range that a device, the hypervisor or a
+        debugger has written. For stores by a guest the engine does this itself."""
         for context in self.contexts:
             context.queue_code(address, size)
 
     def memory_written(self, address: int, size: int) -> None:
-        """A device, the hypervisor or a debugger has written a physical range: send an event to
-        each PE that waits for a store to the granule of its exclusive monitor."""
+        """Handle a write to a physical range by a device, the hypervisor or a debugger: send an
+        event to each PE that waits for a store to the reservation granule of its exclusive monitor,
+        if the write overlaps this granule."""
         for context in self.contexts:
             if context.line_written(address, size):
                 context.set_event()
 
     def send_event(self, source: Context, ns: int) -> None:
-        """Execute SEV at ``ns``: send an event to all contexts but ``source``, which has set its
-        own event register."""
+        """Send the event of a SEV at ``ns`` of virtual time to all contexts except ``source``,
+        which has already set its own event register."""
         for context in self.contexts:
             if context is not source:
                 context.set_event(ns)

@@ -1,7 +1,7 @@
 """Exception entry to EL1 (DDI 0487 D1.10, AArch64.TakeException).
 
-EL2 calls `take_exception` for a vCPU that does not run, the portable engine for a vCPU that runs.
-native.c has the same steps in C (`enter_el1`), and a test compares both.
+EL2 calls `take_exception` for a vCPU that is not running. The portable engine calls it for the vCPU
+that is running. native.c implements the same in C (`enter_el1`); a test compares the two.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Registers(Protocol):
 def take_exception(
     registers: Registers, kind: Vector, esr: int | None = None, far: int | None = None
 ) -> int:
-    """Take an exception to EL1 at the present PC; returns the address of its vector.
+    """Take an exception to EL1 at the present PC. Returns the address of the exception vector.
 
     ``esr`` is None for an exception without a syndrome (IRQ, FIQ). ``far`` is None for an exception
     that does not write FAR_EL1.

@@ -33,12 +33,14 @@ class ExitKind(Enum):
 
 
 class SyncExit(NamedTuple):
-    """A synchronous exception to EL2, as the EL2 registers show it (DDI 0487 D17.2.37 ESR_ELx).
+    """A synchronous exception to EL2, with the values of the EL2 registers (DDI 0487 D17.2.37,
+    ESR_ELx).
 
-    ``ipa`` is the faulting IPA of a stage-2 abort: HPFAR_EL2.FIPA and the page offset of FAR_EL2.
-    ``pc`` is ELR_EL2. ``rt`` is the register that the syndrome names (31: none or XZR), and
-    ``rt_value`` is its 64-bit value. ``insn`` is the instruction word; 0 means that the engine has
-    not read the instruction. ``big_endian`` is 1 if a data abort is of a big-endian access.
+    ``ipa`` is the faulting IPA of a stage-2 abort, from HPFAR_EL2.FIPA and the page offset in
+    FAR_EL2. ``pc`` is ELR_EL2. ``rt`` is the number of the general register that the syndrome
+    names; 31 means XZR, or that the syndrome names no register. ``rt_value`` is the 64-bit value of
+    this register. ``insn`` is the instruction word; 0 means that the engine has not read the
+    instruction. ``big_endian`` is 1 if the exit is a data abort of a big-endian access.
     """
 
     esr: int
@@ -60,10 +62,12 @@ class SyncExit(NamedTuple):
 
 
 new_exit: Callable[[tuple[int, ...]], SyncExit] = partial(tuple.__new__, SyncExit)
-"""Make a `SyncExit` from all its fields; faster than the Python constructor of a NamedTuple."""
+"""Make a `SyncExit` from a tuple of all its fields. This is faster than the constructor of the
+NamedTuple, which is Python code."""
 
 exit_fields: Callable[[EngineState, int], tuple[int, ...]]
 exit_fields = Struct(f"<{len(SyncExit._fields)}Q").unpack_from
-"""Read all fields of a `SyncExit` at once from an engine's state, from the offset `EXIT_OFFSET`."""
+"""Read the values of all fields of a `SyncExit` from an engine's state. The second argument is the
+offset `EXIT_OFFSET` of these values."""
 
 EXIT_OFFSET = int(vars(EngineState)["esr"].offset)

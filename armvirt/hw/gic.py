@@ -1,8 +1,9 @@
-"""The physical GIC as EL2 sees it: the private interrupts of each CPU.
+"""The physical GIC that EL2 uses: the private interrupts of each CPU.
 
-The host has no devices, so its GIC has PPIs (timers, maintenance) and the SGIs with which the
+The host has no devices, so its GIC has only PPIs (timers, maintenance) and the SGIs with which the
 hypervisor kicks another CPU. The inputs are level-sensitive. An acknowledged interrupt stays active
-until EL2 deactivates it, or a guest does through a list register with HW = 1 (IHI 0069 4.1, 6.3).
+until EL2 deactivates it, or until a guest deactivates it through a list register with HW = 1 (IHI
+0069 4.1, 6.3).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _SGIS = (1 << NR_SGIS) - 1
 
 
 class _CpuState:
-    """The interrupts of one CPU; bit n of each word is INTID n."""
+    """The interrupts of one CPU. Bit n of each attribute is INTID n."""
 
     __slots__ = ("active", "enabled", "latch", "line")
 
@@ -33,10 +34,12 @@ class _CpuState:
 
 
 class PhysicalGic:
-    """The interrupt state of ``cpus`` physical CPUs; INTIDs are 0 to 31.
+    """The interrupt state of ``cpus`` physical CPUs, for INTIDs 0 to 31.
 
-    ``on_change(cpu)``, if set, is called when `deliverable` of a CPU changes. Each mutation sets
-    ``changed[cpu]``; `armvirt.hw.shadow` clears the flag when it copies the state.
+    ``irq_requests[cpu]`` is the result of `deliverable`, for code that must avoid a call. If
+    ``on_change`` is set, ``on_change(cpu)`` is called when this result changes. Each method that
+    changes the state of a CPU sets ``changed[cpu]``; `armvirt.hw.shadow` clears the flag when it
+    copies the state.
     """
 
     def __init__(self, cpus: int) -> None:
@@ -55,7 +58,8 @@ class PhysicalGic:
         return len(self._cpus)
 
     def reset(self) -> None:
-        """Reset: all lines low, no interrupt active, PPIs disabled."""
+        """Set all lines low and make all interrupts inactive. PPIs are disabled, and SGIs are
+        enabled."""
         for cpu, state in enumerate(self._cpus):
             state.reset()
             self.irq_requests[cpu] = False
@@ -63,24 +67,24 @@ class PhysicalGic:
     # Inputs and EL2's registers ------------------------------------------------------------------
 
     def set_line(self, cpu: int, intid: int, level: bool) -> None:
-        """Change the level of a level-sensitive input."""
+        """Set the level of a level-sensitive input."""
         state = self._cpus[cpu]
         state.line = state.line | 1 << intid if level else state.line & ~(1 << intid)
         self.update(cpu)
 
     def send_sgi(self, cpu: int, intid: int) -> None:
-        """Send an SGI to ``cpu``; the SGI is pending until it is acknowledged."""
+        """Send an SGI to ``cpu``. The SGI is pending until EL2 acknowledges it."""
         self._cpus[cpu].latch |= 1 << intid & _SGIS
         self.update(cpu)
 
     def enable(self, cpu: int, intid: int, on: bool) -> None:
-        """Enable or disable an interrupt, as a write of GICR_ISENABLER0 or GICR_ICENABLER0."""
+        """Enable or disable an interrupt, like a write of GICR_ISENABLER0 or GICR_ICENABLER0."""
         state = self._cpus[cpu]
         state.enabled = state.enabled | 1 << intid if on else state.enabled & ~(1 << intid)
         self.update(cpu)
 
     def set_active(self, cpu: int, intid: int, on: bool) -> None:
-        """Set or clear the active state of an interrupt, as a write of GICR_ISACTIVER0 or
+        """Set or clear the active state of an interrupt, like a write of GICR_ISACTIVER0 or
         GICR_ICACTIVER0. A hypervisor sets the active state so that the GIC does not signal the
         interrupt again while the guest handles it."""
         state = self._cpus[cpu]
@@ -88,11 +92,11 @@ class PhysicalGic:
         self.update(cpu)
 
     def acknowledge(self, cpu: int) -> int:
-        """EL2 reads ICC_IAR1_EL1: activate and return the lowest deliverable INTID; 1023 if no
-        interrupt is deliverable.
+        """Read ICC_IAR1_EL1 at EL2: activate the lowest INTID that is deliverable, and return this
+        INTID. Returns 1023 if no interrupt is deliverable.
 
-        All priorities are equal, and the host runs one handler at a time, so there is no
-        preemption.
+        All interrupts have the same priority here, so an interrupt never preempts the handler of
+        another interrupt.
         """
         state = self._cpus[cpu]
         ready = self._ready(state)
@@ -105,19 +109,19 @@ class PhysicalGic:
         return intid
 
     def deactivate(self, cpu: int, intid: int) -> None:
-        """Deactivate an interrupt: EL2 writes ICC_DIR_EL1, or a guest deactivates a list register
-        with HW = 1."""
+        """Deactivate an interrupt. EL2 does this by a write of ICC_DIR_EL1, and a guest does this
+        when it deactivates a list register with HW = 1."""
         if 0 <= intid < NR_PRIVATE:
             self.set_active(cpu, intid, False)
 
     def words(self, cpu: int) -> tuple[int, int, int, int]:
-        """The lines, SGI latches, active and enabled interrupts of a CPU, as four words. Bit n is
-        INTID n."""
+        """The line levels, pending SGIs, active interrupts and enabled interrupts of a CPU, as four
+        words. Bit n of each word is INTID n."""
         state = self._cpus[cpu]
         return state.line, state.latch, state.active, state.enabled
 
     def set_private(self, cpu: int, line: int, active: int) -> None:
-        """Set the lines and active interrupts of a CPU to the values of the shadow copies
+        """Set the line levels and active interrupts of a CPU to the values of their shadow copies
         (`armvirt.hw.shadow`)."""
         state = self._cpus[cpu]
         state.line, state.active = line, active
@@ -136,17 +140,18 @@ class PhysicalGic:
         return bool(self._cpus[cpu].enabled >> intid & 1)
 
     def is_pending(self, cpu: int, intid: int) -> bool:
-        """Whether the line is high, or an SGI has been sent and not yet acknowledged."""
+        """Return whether the line is high, or an SGI has been sent and not yet acknowledged."""
         state = self._cpus[cpu]
         return bool((state.line | state.latch) >> intid & 1)
 
     def deliverable(self, cpu: int) -> bool:
-        """Whether an interrupt is signalled to EL2: enabled, pending and not active."""
+        """Return whether the CPU has an interrupt that is signalled to EL2, which means that the
+        interrupt is enabled, pending and not active."""
         return self.irq_requests[cpu]
 
     def update(self, cpu: int) -> None:
-        """Recompute the interrupt request to EL2 on one CPU. Every mutation calls this function
-        last."""
+        """Recompute whether an interrupt is signalled to EL2 on one CPU. Every method that changes
+        the state of this CPU calls `update` at its end."""
         self.changed[cpu] = True
         deliverable = self._ready(self._cpus[cpu]) != 0
         if deliverable != self.irq_requests[cpu]:
@@ -180,8 +185,8 @@ class PhysicalGic:
         return {"version": STATE_VERSION, "cpus": cpus}
 
     def load(self, state: State) -> None:
-        """Restore the dict of `state`; ValueError if it has another number of CPUs. ``on_change``
-        is not called."""
+        """Restore the state from a dict that `state` returned. Raises ValueError if the dict has
+        another number of CPUs. ``on_change`` is not called."""
         checked(state, "PhysicalGic", STATE_VERSION)
         cpus = state["cpus"]
         if not isinstance(cpus, list) or len(cpus) != len(self._cpus):

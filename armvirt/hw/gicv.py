@@ -1,12 +1,12 @@
-"""The virtual CPU interface as a GICv2 guest sees it: the GICV frame (IHI 0048 5.5; IHI 0069 12.13,
-GICV_*).
+"""The virtual CPU interface as a GICv2 guest accesses it: the GICV frame (IHI 0048 5.5; IHI 0069
+12.13, GICV_*).
 
 With ICC_SRE_EL1.SRE = 0 the GICV registers replace ICC_*_EL1. Both kinds of registers act on the
 same list registers and the same ICH_VMCR_EL2 (`armvirt.hw.ich`). With SRE = 0 the fields VAckCtl
 and VFIQEn of ICH_VMCR_EL2 are writable. The GICV registers differ from the system registers in
 three points. GICV_IAR acknowledges interrupts of both groups if GICV_CTLR.AckCtl is 1. Group 1 also
 has aliased registers (GICV_AIAR, GICV_AEOIR, GICV_AHPPIR, GICV_ABPR). Bits [12:10] of IAR, EOIR and
-DIR are the CPUID of an SGI's sender.
+DIR are the CPUID of the CPU that sent an SGI.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from armvirt.records import NamedTuple
 
 
 class GicvRow(NamedTuple):
-    """The behaviour of one register. Without ``read`` the register is RAZ, without ``write`` WI."""
+    """The behaviour of one register. If ``read`` is None, reads return 0 (RAZ). If ``write`` is
+    None, writes are ignored (WI)."""
 
     name: str
     read: Callable[[VirtualCpuInterface], int] | None = None
@@ -45,15 +46,15 @@ class GicvRow(NamedTuple):
 
 
 def read(vif: VirtualCpuInterface, offset: int, size: int) -> int:
-    """Load ``size`` bytes at ``offset``. The value is 0 unless the load is a 32-bit access to a
-    register."""
+    """Return the result of a load of ``size`` bytes at ``offset`` of the frame. The result is 0
+    unless the load is a 32-bit access to a register."""
     row = _BY_OFFSET.get(offset)
     return row.read(vif) if row is not None and size == 4 and row.read is not None else 0
 
 
 def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
-    """Store ``size`` bytes at ``offset``. The store is ignored unless it is a 32-bit access to a
-    register."""
+    """Execute a store of ``size`` bytes at ``offset`` of the frame. The store is ignored unless it
+    is a 32-bit access to a register."""
     row = _BY_OFFSET.get(offset)
     if row is not None and size == 4 and row.write is not None:
         row.write(vif, value & MASK32)
@@ -63,12 +64,13 @@ def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
 
 
 def _visible(vif: VirtualCpuInterface, index: int, aliased: bool) -> int | None:
-    """The special INTID that a read of IAR or HPPIR returns for the interrupt in list register
-    ``index`` (-1: there is no interrupt). None means that the read returns the interrupt itself.
+    """Return the special INTID that a read of IAR or HPPIR returns instead of the interrupt in list
+    register ``index``, or None if the read returns this interrupt. ``index`` is -1 if there is no
+    interrupt.
 
     The aliased registers return group 1 interrupts only. While AckCtl is 0, the other registers
     return 1022 for a group 1 interrupt. GICV_IAR returns 1022 only for an interrupt that could be
-    acknowledged, else 1023 (IHI 0048 3.2.5, 4.4.4, 4.4.11).
+    acknowledged, and otherwise 1023 (IHI 0048 3.2.5, 4.4.4, 4.4.11).
     """
     if index < 0:
         return SPURIOUS
@@ -79,7 +81,7 @@ def _visible(vif: VirtualCpuInterface, index: int, aliased: bool) -> int | None:
 
 
 def _acknowledge(vif: VirtualCpuInterface, aliased: bool) -> int:
-    """Read GICV_IAR or GICV_AIAR."""
+    """Read GICV_IAR, or GICV_AIAR if ``aliased`` is True."""
     index = vif.signalled
     value = _visible(vif, index, aliased)
     if value is None:
@@ -90,7 +92,8 @@ def _acknowledge(vif: VirtualCpuInterface, aliased: bool) -> int:
 
 
 def _highest_pending(vif: VirtualCpuInterface, aliased: bool) -> int:
-    """Read GICV_HPPIR or GICV_AHPPIR, regardless of the priority mask and the running priority."""
+    """Read GICV_HPPIR, or GICV_AHPPIR if ``aliased`` is True. The priority mask and the running
+    priority do not affect the result."""
     index = vif.candidate
     value = _visible(vif, index, aliased)
     return vif.lr[index] & GICC_ID_BITS if value is None else value
@@ -100,12 +103,12 @@ def _highest_pending(vif: VirtualCpuInterface, aliased: bool) -> int:
 
 
 def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
-    """Write GICV_EOIR or GICV_AEOIR: priority drop and, with EOImode 0, deactivation of the
-    interrupt for which the acknowledge returned ``value``.
+    """Write GICV_EOIR, or GICV_AEOIR if ``aliased`` is True. The write drops the priority. With
+    EOImode 0 it also deactivates the interrupt for which the read of IAR returned ``value``.
 
-    Ending a group 1 interrupt through GICV_EOIR with AckCtl = 0 is UNPREDICTABLE (IHI 0048 4.4.5);
-    here, as in QEMU, AckCtl does not matter. GICV_AEOIR for a group 0 interrupt is ignored (IHI
-    0069, GICV_AEOIR).
+    If a guest ends a group 1 interrupt through GICV_EOIR while AckCtl is 0, the result is
+    UNPREDICTABLE (IHI 0048 4.4.5); here, as in QEMU, AckCtl has no effect on the write. A write of
+    GICV_AEOIR for a group 0 interrupt is ignored (IHI 0069, GICV_AEOIR).
     """
     intid = value & GICC_ID_BITS
     if intid & GICC_INTID >= FIRST_SPECIAL:
@@ -122,8 +125,8 @@ def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
 
 
 def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> None:
-    """Deactivate the interrupt in list register ``index``. If no list register has the interrupt
-    (-1) and ``counts`` is True, increment EOIcount.
+    """Deactivate the interrupt in list register ``index``. If ``index`` is -1, no list register has
+    the interrupt; then EOIcount is incremented if ``counts`` is True.
 
     An end of interrupt that clears no active priority does not increment EOIcount (IHI 0048 5.3.2,
     GICH_HCR.EOICount).
@@ -158,8 +161,8 @@ def _field(name: str, shift: int, mask: int) -> GicvRow:
 
 
 def _active_priorities(n: int) -> GicvRow:
-    """GICV_APR<n> is ICH_AP1R<n>_EL2, which has the active priorities of both groups. Registers
-    beyond the number of preemption bits are RAZ/WI."""
+    """Return the row of GICV_APR<n>, which is ICH_AP1R<n>_EL2. It has the active priorities of both
+    groups. If the number of preemption bits does not need register n, the register is RAZ/WI."""
 
     def read(vif: VirtualCpuInterface) -> int:
         return vif.ap1r[n] if n < len(vif.ap1r) else 0

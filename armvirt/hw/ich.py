@@ -1,10 +1,11 @@
-"""The virtual CPU interface of one PE: list registers, ICH_*_EL2, and the ICC_*_EL1 of EL1 (IHI
-0069 chapter 6).
+"""The virtual CPU interface of one PE: the list registers, ICH_*_EL2, and ICC_*_EL1 as EL1 accesses
+them (IHI 0069 chapter 6).
 
-EL2 writes list registers. The interface selects the interrupt that is signalled to EL1, and changes
-the interrupt's state at acknowledge, priority drop and deactivation. The names of the steps come
-from the specification's pseudocode. `update` recomputes the three outputs after every mutation:
-virq (group 1), vfiq (group 0, if VFIQEn) and the maintenance interrupt.
+EL2 writes the list registers. The interface selects the interrupt that is signalled to EL1, and
+changes the interrupt's state at acknowledge, priority drop and deactivation. Functions that the
+specification has as pseudocode are named after it in their docstrings. `update` recomputes the
+three outputs after every change: virq (group 1), vfiq (group 0, if VFIQEn) and the maintenance
+interrupt.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ STATE_VERSION = 1
 
 
 class IccAction(Enum):
-    """How an access ends: completed, UNDEFINED at EL1, or trapped to EL2 with EC 0x18."""
+    """How an MRS or MSR of an ICC_*_EL1 register ends: the access completes (DONE), is UNDEFINED at
+    EL1 (UNDEF), or traps to EL2 with EC 0x18 (TRAP)."""
 
     DONE = "done"
     UNDEF = "undef"
@@ -71,7 +73,8 @@ class IccAction(Enum):
 
 
 class IccOutcome(NamedTuple):
-    """The result of an access. ``value`` is the value of a completed read."""
+    """The result of an MRS or MSR of an ICC_*_EL1 register. ``value`` is the value that a completed
+    MRS reads."""
 
     action: IccAction
     value: int = 0
@@ -84,16 +87,18 @@ _TRAP = IccOutcome(IccAction.TRAP)
 
 
 class VirtualCpuInterface:
-    """ICH_* state and ICV_* behaviour of PE number ``cpu``.
+    """The state of the ICH_*_EL2 registers, and the behaviour of the ICV_* registers, of PE number
+    ``cpu``.
 
-    ``list_registers`` is 1 to 16; ``prebits`` (preemption bits, also the priority bits) 5 to 7. The
-    deactivation of a list register with HW = 1 deactivates the physical interrupt in ``gic``.
-    ``on_change()``, if set, is called when `update` changes an output.
+    ``list_registers`` is 1 to 16. ``prebits`` is the number of preemption bits, which is also the
+    number of priority bits, 5 to 7. The deactivation of a list register with HW = 1 deactivates the
+    physical interrupt in ``gic``. If ``on_change`` is set, it is called when `update` changes an
+    output.
 
     ``sre`` is ICC_SRE_EL1.SRE. EL2 must set ``sre`` before ICH_VMCR_EL2. ``sre`` is False for a
     GICv2 guest, which uses the frame of `armvirt.hw.gicv` instead of the system registers (IHI 0069
-    chapter 10). Each mutation sets ``changed``; `armvirt.hw.shadow` clears the flag when it copies
-    the state.
+    chapter 10). Each method that changes the state sets ``changed``; `armvirt.hw.shadow` clears the
+    flag when it copies the state.
     """
 
     __slots__ = (
@@ -132,7 +137,8 @@ class VirtualCpuInterface:
         self._candidate, self._signalled = -1, False
 
     def reset(self) -> None:
-        """Warm reset: interface disabled, no list register in use, no interrupt active."""
+        """Warm reset: disable the interface, free all list registers, and clear all active
+        priorities."""
         self.hcr = self.waiting = 0
         self.sre = True
         self._set_vmcr(0)
@@ -144,11 +150,11 @@ class VirtualCpuInterface:
     # EL2's side ----------------------------------------------------------------------------------
 
     def program(self, hcr: int, list_registers: Sequence[int], waiting: int = 0) -> None:
-        """EL2 writes ICH_HCR_EL2 and, from ICH_LR0_EL2 on, ``list_registers``. The remaining list
-        registers become 0.
+        """Write ICH_HCR_EL2 and the list registers for EL2. ``list_registers`` has the values of
+        ICH_LR0_EL2 and the following list registers. The remaining list registers become 0.
 
         ``waiting`` is not a register of an Arm CPU. Bit n is 1 if EL2 has physical interrupt n for
-        the guest but no list register for this interrupt, see `waits`.
+        the guest but no list register for this interrupt; see `waits`.
         """
         self.hcr, self.waiting = hcr & arch.ICH_HCR_WRITABLE, waiting
         hw, software = self._lr_hw, self._lr_software
@@ -157,8 +163,8 @@ class VirtualCpuInterface:
         self.update()
 
     def restore(self, vmcr: int, ap0r: Sequence[int], ap1r: Sequence[int]) -> None:
-        """EL2 writes ICH_VMCR_EL2 and the active-priority registers of a vCPU that is being
-        loaded."""
+        """Write ICH_VMCR_EL2 and the active-priority registers for EL2, which does this when it
+        loads a vCPU."""
         self._set_vmcr(vmcr)
         self.ap0r[:] = ap0r[: len(self.ap0r)]
         self.ap1r[:] = ap1r[: len(self.ap1r)]
@@ -167,7 +173,8 @@ class VirtualCpuInterface:
     def set_registers(
         self, hcr: int, vmcr: int, lr: Sequence[int], ap0r: Sequence[int], ap1r: Sequence[int]
     ) -> None:
-        """Set the registers after EL1 has accessed their shadow copies (`armvirt.hw.shadow`)."""
+        """Set the registers to the values of their shadow copies, after EL1 has changed the shadow
+        copies (`armvirt.hw.shadow`)."""
         self.hcr, self.vmcr = (
             hcr,
             vmcr,
@@ -176,13 +183,15 @@ class VirtualCpuInterface:
         self.update()
 
     def end(self, index: int) -> None:
-        """Make a list register inactive, as after the guest's end of interrupt."""
+        """Make list register ``index`` inactive. This is its state after the guest's end of
+        interrupt."""
         self.lr[index] &= ~LR_STATE
         self.update()
 
     def waits(self, pintid: int) -> bool:
-        """Whether physical interrupt ``pintid`` is waiting for the guest: it is pending in a list
-        register, or EL2 has it without a list register (``waiting`` of `program`)."""
+        """Return whether physical interrupt ``pintid`` is waiting for the guest. This means that
+        the interrupt is pending in a list register, or that EL2 has it without a list register
+        (``waiting`` of `program`)."""
         if self.waiting >> pintid & 1:
             return True
         wanted = LR_HW | LR_PENDING | pintid << LR_PINTID_SHIFT
@@ -195,8 +204,8 @@ class VirtualCpuInterface:
         return self._mask0, self._mask1
 
     def read_ich(self, encoding: int) -> int:
-        """MRS of an ICH_*_EL2 register by packed encoding. KeyError if the register is not
-        implemented."""
+        """Read an ICH_*_EL2 register (MRS). Raises KeyError if the register with this packed
+        encoding is not implemented."""
         kind, index = _ICH[encoding]
         if kind in ("lr", "ap0r", "ap1r"):
             registers: list[int] = getattr(self, kind)
@@ -208,8 +217,8 @@ class VirtualCpuInterface:
         return value
 
     def write_ich(self, encoding: int, value: int) -> None:
-        """MSR of an ICH_*_EL2 register by packed encoding. KeyError if the register is not
-        implemented, or is read-only."""
+        """Write an ICH_*_EL2 register (MSR). Raises KeyError if the register with this packed
+        encoding is not implemented, or is read-only."""
         kind, index = _ICH[encoding]
         if kind == "hcr":
             self.hcr = value & arch.ICH_HCR_WRITABLE
@@ -227,10 +236,11 @@ class VirtualCpuInterface:
 
     @property
     def vtr(self) -> int:
-        """ICH_VTR_EL2: list registers, 16-bit INTIDs, preemption and priority bits.
+        """ICH_VTR_EL2: the numbers of list registers, preemption bits and priority bits. INTIDs
+        have 16 bits.
 
-        ICH_HCR_EL2.TDIR is implemented (TDS = 1). Direct injection is not implemented (nV4 = 1), as
-        in every GICv3.
+        ICH_HCR_EL2.TDIR is implemented (TDS = 1). Direct injection of virtual interrupts is not
+        implemented (nV4 = 1), because this is a GICv3.
         """
         bits, features = self.prebits - 1, arch.VTR_TDS | arch.VTR_NV4 | arch.VTR_A3V
         return (
@@ -242,15 +252,15 @@ class VirtualCpuInterface:
 
     @property
     def eisr(self) -> int:
-        """ICH_EISR_EL2: list registers that request EOI maintenance."""
+        """ICH_EISR_EL2. Bit n is 1 if list register n requests an EOI maintenance interrupt."""
         return sum(
             1 << n for n, lr in enumerate(self.lr) if lr & (LR_STATE | LR_HW | LR_EOI) == LR_EOI
         )
 
     @property
     def elrsr(self) -> int:
-        """ICH_ELRSR_EL2: list registers that are free. A list register with pending EOI maintenance
-        is not free."""
+        """ICH_ELRSR_EL2. Bit n is 1 if list register n is free. A list register that requests an
+        EOI maintenance interrupt is not free."""
         return sum(
             1 << n
             for n, lr in enumerate(self.lr)
@@ -283,8 +293,8 @@ class VirtualCpuInterface:
     # Outputs -------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """Recompute the highest-priority pending interrupt and the three outputs. Every mutation
-        calls this function last."""
+        """Recompute the highest-priority pending interrupt and the three outputs. Every method that
+        changes the state calls `update` at its end."""
         self.changed = True
         vmcr, hcr = self.vmcr, self.hcr
         best, best_priority, eoi = -1, IDLE_PRIORITY, False
@@ -317,13 +327,14 @@ class VirtualCpuInterface:
                 self.on_change()
 
     def _can_signal(self, index: int) -> bool:
-        """CanSignalVirtualInterrupt: the priority is higher than VPMR, and the group priority is
-        higher than the running priority.
+        """CanSignalVirtualInterrupt: return whether the interrupt in list register ``index`` can be
+        signalled. Its priority must be higher than VPMR, and its group priority higher than the
+        running priority.
 
-        The running priority is reduced to the bits of the group priority, too (like QEMU
-        icv_hppi_can_preempt). KVM's emulation reduces the candidate only. If the guest raises the
-        binary point while an interrupt is active, the reduced candidate can be less than the running
-        priority, so in KVM a candidate of the same priority preempts.
+        The running priority is also reduced to the bits of the group priority (QEMU does the same
+        in icv_hppi_can_preempt). KVM's emulation reduces only the priority of the pending
+        interrupt. Therefore KVM differs if the guest raises the binary point while an interrupt is
+        active: a pending interrupt of the same priority can then preempt the active interrupt.
         """
         lr = self.lr[index]
         priority = lr >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK
@@ -334,12 +345,13 @@ class VirtualCpuInterface:
         return running == IDLE_PRIORITY or priority & mask < running & mask
 
     def running_priority(self) -> int:
-        """The lowest active priority value of both groups; 0xFF if no priority is active."""
+        """The running priority: the lowest active priority value of both groups, or 0xFF if no
+        priority is active."""
         return running_priority(self.ap0r, self.ap1r, self.prebits)
 
     def preemption_level(self, priority: int, group: int) -> int:
-        """The number of the active-priority bit that the acknowledge of an interrupt with this
-        priority and group sets."""
+        """The number of the bit in the active-priority registers that is set when an interrupt with
+        this priority and group is acknowledged."""
         return (priority & (self._mask1 if group else self._mask0)) >> self._level_shift
 
     # EL1's side ----------------------------------------------------------------------------------
@@ -347,27 +359,28 @@ class VirtualCpuInterface:
     @property
     def candidate(self) -> int:
         """The index of the list register with the highest-priority pending interrupt of an enabled
-        group; -1 if no such interrupt is pending."""
+        group, or -1 if no such interrupt is pending."""
         return self._candidate
 
     @property
     def signalled(self) -> int:
-        """The index of the list register that is signalled to the PE; -1 if no interrupt is
-        signalled."""
+        """The index of the list register whose interrupt is signalled to the PE, or -1 if no
+        interrupt is signalled."""
         return self._candidate if self._signalled else -1
 
     def icc_access(
         self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool
     ) -> IccOutcome:
-        """Execute an MRS or MSR of a GIC CPU interface register at ``el``, with the bits IMO and
-        FMO of HCR_EL2.
+        """Execute an MRS or MSR of a GIC CPU interface register at exception level ``el``. ``imo``
+        and ``fmo`` are HCR_EL2.IMO and HCR_EL2.FMO.
 
-        An access is UNDEFINED at EL0, and for an unknown register, a register of EL2 or EL3, or the
-        wrong direction. With SRE = 0 all accesses are UNDEFINED. (A core would trap ICC_SRE_EL1,
-        because ICC_SRE_EL2.Enable is 0. KVM makes this access UNDEFINED for a guest without a
-        GICv3, in access_gic_sre.) Without IMO and FMO a core would access the physical interface.
-        The hypervisor never gives the physical interface to a guest, so this access is UNDEFINED
-        here.
+        An access is UNDEFINED at EL0. An access is also UNDEFINED if the register is unknown or is
+        a register of EL2 or EL3, and for an MSR of a read-only or an MRS of a write-only register.
+        With SRE = 0 all accesses are UNDEFINED. (Hardware would trap an access to ICC_SRE_EL1,
+        because ICC_SRE_EL2.Enable is 0. KVM then injects an UNDEFINED exception into a guest
+        without a GICv3, in access_gic_sre.) Without IMO and FMO hardware would access the physical
+        interface. The hypervisor never gives the physical interface to a guest, so this access is
+        UNDEFINED here.
         """
         row = _ICC.get(encoding)
         if row is None or el == 0 or not self.sre:
@@ -429,22 +442,23 @@ class VirtualCpuInterface:
         return intid
 
     def _read_hppir(self, group: int) -> int:
-        """Read ICC_HPPIR<group>_EL1: the highest-priority pending interrupt of an enabled group,
-        regardless of the priority mask and the running priority."""
+        """Read ICC_HPPIR<group>_EL1: return the highest-priority pending interrupt of an enabled
+        group. The priority mask and the running priority do not affect the result. Returns 1023 if
+        no interrupt is pending, or if the interrupt is in the other group."""
         index = self._candidate
         if index < 0 or self.lr[index] >> LR_GROUP_SHIFT & 1 != group:
             return SPURIOUS
         return self.lr[index] & VINTID_MASK
 
     def _write_eoir(self, group: int, value: int) -> None:
-        """VirtualWriteEOIR (IHI 0069 12.2.10): drop the priority; with EOImode 0, also deactivate
+        """VirtualWriteEOIR (IHI 0069 12.2.10): drop the priority. With EOImode 0 also deactivate
         the interrupt.
 
         The priority drops for every INTID that the interface can have (VirtualIdentifierValid); a
         write of any other INTID is ignored. If no priority was active, the write has no other
         effect. The architecture does not define whether EOIcount is incremented in this case
-        (CONSTRAINED UNPREDICTABLE, ICH_HCR_EL2.EOIcount). EOIcount is not incremented here, because
-        the hypervisor would deactivate an interrupt that the guest did not end.
+        (CONSTRAINED UNPREDICTABLE, ICH_HCR_EL2.EOIcount). EOIcount is not incremented here: with a
+        higher EOIcount, the hypervisor would deactivate an interrupt that the guest did not end.
         """
         intid = value & INTID_MASK
         if FIRST_SPECIAL <= intid <= LAST_SPECIAL or intid > VINTID_MASK:
@@ -457,11 +471,12 @@ class VirtualCpuInterface:
         self.update()
 
     def _end(self, intid: int, group: int, dropped: int) -> None:
-        """Deactivate interrupt ``intid`` after EOIR, if ``group`` and the ``dropped`` priority
-        match. If the interrupt is in no list register, increment EOIcount, except for an LPI.
+        """Deactivate interrupt ``intid`` after a write of EOIR, if its list register has the group
+        ``group`` and the group priority ``dropped``. If no list register has the interrupt,
+        increment EOIcount; this does not apply to LPIs.
 
-        `_write_eoir` calls this function if EOImode is 0, and for every LPI, because a guest does
-        not deactivate an LPI separately.
+        `_write_eoir` calls this function if EOImode is 0. For an LPI it calls the function in both
+        modes, because a guest does not deactivate an LPI separately.
         """
         index = self.find_active(intid)
         if index < 0:
@@ -474,7 +489,7 @@ class VirtualCpuInterface:
             self.deactivate_lr(index)
 
     def _write_dir(self, value: int) -> None:
-        """VirtualWriteDIR (IHI 0069 12.2.7): deactivate an interrupt. With EOImode 0 the write is
+        """VirtualWriteDIR (IHI 0069 12.2.7): deactivate an interrupt. If EOImode is 0, the write is
         ignored."""
         intid = value & INTID_MASK
         if not self.vmcr & VMCR_VEOIM or intid >= FIRST_SPECIAL:
@@ -489,24 +504,24 @@ class VirtualCpuInterface:
         self.update()
 
     def find_active(self, intid: int) -> int:
-        """The index of the list register in which vINTID ``intid`` is active; -1 if no list
-        register has this interrupt."""
+        """Return the index of the list register in which vINTID ``intid`` is active, or -1 if there
+        is none."""
         for index, lr in enumerate(self.lr):
             if lr & LR_ACTIVE and lr & VINTID_MASK == intid:
                 return index
         return -1
 
     def deactivate_lr(self, index: int) -> None:
-        """Deactivate a list register and, with HW = 1, its physical interrupt. The caller calls
-        `update`."""
+        """Deactivate list register ``index`` and, with HW = 1, its physical interrupt. The caller
+        must call `update` afterwards."""
         lr = self.lr[index]
         self.lr[index] = lr & ~LR_ACTIVE
         if lr & LR_HW:
             self._deactivate(self.cpu, lr >> LR_PINTID_SHIFT & LR_PINTID_MASK)
 
     def count_eoi(self) -> None:
-        """Increment EOIcount: the guest has ended an interrupt that is in no list register, and EL2
-        has to deactivate this interrupt."""
+        """Increment EOIcount, because the guest has ended an interrupt that is in no list register.
+        EL2 must then deactivate this interrupt."""
         count = (self.hcr >> ICH_HCR_EOICOUNT_SHIFT) + 1 & ICH_HCR_EOICOUNT_MASK
         self.hcr = (
             self.hcr & ~(ICH_HCR_EOICOUNT_MASK << ICH_HCR_EOICOUNT_SHIFT)
@@ -531,8 +546,8 @@ class VirtualCpuInterface:
     # Control registers, which are views of ICH_VMCR_EL2 ------------------------------------------
 
     def _set_vmcr(self, value: int) -> None:
-        """Write ICH_VMCR_EL2: the binary points are raised to their minimum. With SRE = 1 VFIQEn is
-        RES1 and VAckCtl is RES0."""
+        """Write ICH_VMCR_EL2. A binary point below its minimum is raised to the minimum. With SRE =
+        1 VFIQEn is RES1 and VAckCtl is RES0."""
         bpr0 = max(value >> VMCR_VBPR0_SHIFT & VMCR_BPR_MASK, self._min_bpr0)
         bpr1 = max(value >> VMCR_VBPR1_SHIFT & VMCR_BPR_MASK, self._min_bpr1)
         pmr = value >> VMCR_VPMR_SHIFT & self._priority_mask
@@ -548,7 +563,7 @@ class VirtualCpuInterface:
         self._mask1 = self._mask0 if value & VMCR_VCBPR else group1[bpr1]
 
     def put_field(self, shift: int, mask: int, value: int) -> None:
-        """Write one field of ICH_VMCR_EL2. ``mask`` << ``shift`` are the bits of the field."""
+        """Write one field of ICH_VMCR_EL2. The bits of the field are ``mask`` << ``shift``."""
         self._set_vmcr(self.vmcr & ~(mask << shift) | (value & mask) << shift)
         self.update()
 
@@ -596,7 +611,7 @@ class VirtualCpuInterface:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """The list registers in use, as plain data for a table."""
+        """The list registers whose value is not 0, as plain data for a table."""
         return [
             {"cpu": self.cpu, "lr": n, "value": lr, **arch.ListRegister.decode(lr)._asdict()}
             for n, lr in enumerate(self.lr)
@@ -616,8 +631,9 @@ class VirtualCpuInterface:
         }
 
     def load(self, state: State) -> None:
-        """Restore the dict of `state`; ValueError if it has another number of list registers or
-        active-priority registers. ``on_change`` is called if an output changes."""
+        """Restore the state from a dict that `state` returned. Raises ValueError if the dict has
+        another number of list registers or active-priority registers. ``on_change`` is called if an
+        output changes."""
         checked(state, "VirtualCpuInterface", STATE_VERSION)
         hcr, vmcr = state["hcr"], state["vmcr"]
         lr, ap0r, ap1r = state["lr"], state["ap0r"], state["ap1r"]
@@ -638,8 +654,9 @@ _EITHER = _FMO | _IMO
 
 
 class _IccRow(NamedTuple):
-    """The behaviour of one register. ``routed``: the bits of HCR_EL2 (FMO, IMO) that make the
-    access virtual. ``traps``: the bits of ICH_HCR_EL2 that trap the access to EL2."""
+    """The behaviour of one ICC_*_EL1 register. ``routed`` has the bits of HCR_EL2 (FMO, IMO) that
+    make an access virtual. ``traps`` has the bits of ICH_HCR_EL2 that trap an access to EL2.
+    ``read`` or ``write`` is None if the register is write-only or read-only."""
 
     name: str
     routed: int
@@ -651,13 +668,13 @@ class _IccRow(NamedTuple):
 
 
 def _nothing(vif: VirtualCpuInterface, value: int) -> None:
-    """Ignore a write: all writable bits of the register are RAO/WI, or every access traps to
-    EL2."""
+    """Ignore a write of a register. Either all writable bits of the register are RAO/WI, or every
+    access traps to EL2 before this function could be called."""
 
 
 def _common_rows() -> list[_IccRow]:
-    """Rows of the registers for both groups. IHI 0069 6.1.2 defines whether IMO, FMO or both make
-    an access to a register virtual."""
+    """Return the rows of the registers that are for both groups. IHI 0069 6.1.2 defines for each
+    register whether IMO, FMO or both make an access virtual."""
     v = VirtualCpuInterface
     return [
         _IccRow("ICC_PMR_EL1", _EITHER, arch.ICH_HCR_TC, v._read_pmr, v._write_pmr),
@@ -717,8 +734,8 @@ _ICC: dict[int, _IccRow] = {ICC_REGISTERS[row.name]: row for row in ICC_BINDINGS
 
 
 def _ich_key(name: str) -> tuple[str, int]:
-    """The attribute that holds an ICH register, and the index in this attribute: ("lr", 3) for
-    ICH_LR3_EL2."""
+    """Return the attribute that stores an ICH register, and the index in this attribute: ("lr", 3)
+    for ICH_LR3_EL2. The index is 0 if the attribute is not a list."""
     stem = name[len("ICH_") : -len("_EL2")].lower()
     for family in ("ap0r", "ap1r", "lr"):
         if stem.startswith(family) and stem[len(family) :].isdigit():

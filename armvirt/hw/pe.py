@@ -1,5 +1,5 @@
-"""A physical CPU (PE): EL2 registers, comparators, virtual CPU interface. A PE runs the context of
-the bound vCPU."""
+"""A physical CPU (PE): its EL2 registers, comparators and virtual CPU interface. A PE runs the
+context of the vCPU that is bound to it."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ OnExit = Callable[[SyncExit], int]
 class Pe:
     """One physical CPU.
 
-    ``run`` executes the bound context until a deadline, a physical interrupt for EL2, or until the
-    handler of synchronous exits returns STOP. Times are ns of virtual time. ``ecv`` and ``wfxt``
-    are True if the guest has FEAT_ECV and FEAT_WFxT. The CPU model lacks these features, so the PE
-    implements them. ``config.cntpoff`` (FEAT_ECV_POFF) is for EL2 only.
+    ``run`` executes the bound context until a deadline, until a physical interrupt is signalled to
+    EL2, or until the handler of synchronous exits returns STOP. Times are ns of virtual time.
+    ``ecv`` and ``wfxt`` are True if the guest has FEAT_ECV and FEAT_WFxT. The CPU model lacks these
+    features, so the PE implements them. ``config.cntpoff`` (FEAT_ECV_POFF) is for EL2 only.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Pe:
             self._to_engine(encoding, value)
 
     def _route(self) -> None:
-        """Apply the bits of HCR_EL2 that act outside the engine."""
+        """Apply the bits of HCR_EL2 that have an effect outside the engine."""
         hcr = self._el2.get(HCR_EL2, 0)
         self._imo, self._fmo = bool(hcr & HCR_IMO), bool(hcr & HCR_FMO)
         self.timer.set_e2h(bool(hcr & HCR_E2H))
@@ -178,16 +178,18 @@ class Pe:
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """The parts that have state, by name, in the order of loading."""
+        """The objects of the PE that have their own state, by name, in the order in which `load`
+        restores them."""
         return {"timer": self.timer, "vif": self.vif}
 
     def state(self) -> State:
-        """The EL2 registers by packed encoding, and the states of the parts."""
+        """Return the EL2 registers by packed encoding, and the state of each object of `parts`."""
         el2 = {str(encoding): value for encoding, value in self._el2.items()}
         return {"version": STATE_VERSION, "el2": el2, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:
-        """Restore the dict of `state`. A context is bound after this call."""
+        """Restore the state from a dict that `state` returned. Bind a context only after this
+        call."""
         checked(state, "Pe", STATE_VERSION)
         load_states(self.parts, state["parts"], "a PE")
         self._el2 = {int(encoding): value for encoding, value in state["el2"].items()}
@@ -197,10 +199,10 @@ class Pe:
 
     def run(self, until: int, on_exit: OnExit, yield_at: int = NEVER) -> ExitKind:
         """Run the bound context until ``until`` ns, or until a YIELD at ``yield_at`` ns or later.
-        Returns the reason for the end of the run.
+        Returns the reason for which the run ended.
 
-        Each synchronous exit is passed to ``on_exit``, which returns an `Action`. A synchronous
-        exit is never the return value of `run`.
+        Each synchronous exit is passed to ``on_exit``, which returns bits of `Action`. `run` itself
+        does not return for a synchronous exit, unless ``on_exit`` returns STOP.
         """
         context = self.context
         assert context is not None
@@ -232,13 +234,14 @@ class Pe:
         return self._kind(why)
 
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
-        """Permit the engine to handle the next WFI wake-ups by the virtual timer without entering
-        EL2 (`ShadowRegisters.repeat_tick`). No effect while a trace sink is attached."""
+        """Permit the engine to handle the next WFI wake-ups by the virtual timer without an entry
+        to EL2 (`ShadowRegisters.repeat_tick`). This has no effect while a trace sink is
+        attached."""
         if not self.bus.active:
             self.shadow.repeat_tick(on_repeats)
 
     def _shadowed(self) -> int:
-        """The accesses that the engine may complete itself (`Shadowed`)."""
+        """The accesses that the engine may complete itself, as bits of `Shadowed`."""
         if self.bus.active:
             return 0
         return Shadowed.TIMERS | (Shadowed.ICC if self.vif.sre and self._imo and self._fmo else 0)
@@ -269,7 +272,7 @@ class Pe:
         return until
 
     def skip_to(self, when: int) -> None:
-        """Advance time to ``when`` ns as if the bound context executed its branch-to-itself until
+        """Advance the time to ``when`` ns as if the bound context executed a branch to itself until
         then. The instructions are counted, but not executed."""
         assert self.context is not None and not self._running
         count = -(-(when - self.clock.base) // self.ns_per_insn)
@@ -280,11 +283,11 @@ class Pe:
 
     @property
     def running(self) -> bool:
-        """Whether the engine is executing, as in a callback of the engine."""
+        """Whether the engine is executing. This is also True in a callback of the engine."""
         return self._running
 
     def _deadline(self) -> int:
-        """The instruction count at which the engine must leave for the next event."""
+        """Return the instruction count at which the engine must leave for the next event."""
         assert self.context is not None
         state = self.context.engine.state
         until = self.next_event(self._until)
@@ -294,28 +297,28 @@ class Pe:
         return state.count_base + max(0, -(-(until - state.ns_base) // self.ns_per_insn))
 
     def refresh(self) -> None:
-        """Recompute the engine's deadline. Called when the next event has changed, possibly during
-        a run."""
+        """Recompute the engine's deadline. This is called when the next event has changed, possibly
+        during a run."""
         if self._running and self.context is not None:
             self.context.engine.state.deadline = self._deadline()
 
     def hold_interrupts(self, hold: bool) -> None:
-        """Hold virtual interrupts back, or release them. EL2 holds them back while it completes an
-        instruction that it has already emulated."""
+        """Hold back virtual interrupts if ``hold`` is True; otherwise release them. EL2 holds them
+        back while it completes an instruction that it has already emulated."""
         self._hold = int(hold)
         self._lines_changed()
 
     def request_stop(self) -> None:
-        """Ask the running engine to stop at the next possible instruction. Called in callbacks of
-        the engine."""
+        """Make the running engine stop at the next possible instruction. Called in callbacks of the
+        engine."""
         if self._running and self.context is not None:
             self.context.engine.state.stop = 1
 
     # -- interrupt lines --
 
     def _timer_changed(self) -> None:
-        """Copy new offsets and traps of the counters to the engine, because the engine completes
-        counter reads without a callback."""
+        """Copy changed offsets and traps of the counters to the engine. The engine needs them,
+        because it completes counter reads without a callback."""
         offsets = self.timer.offsets
         if self.context is not None and offsets != self._offsets:
             self._offsets = offsets
@@ -327,13 +330,14 @@ class Pe:
             self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
-        """Drive the PPI of a comparator whose line has changed. When the level falls, the interrupt
+        """Set the PPI of a comparator whose line has changed. When the level falls, the interrupt
         is no longer pending from this instruction on (IHI 0069 4.1.2).
 
         A list register does not follow the line of its physical interrupt. On hardware the list
-        register stays pending after the line has fallen, so the guest still sees the interrupt up to
-        the next exit. Here the falling edge causes an exit if the guest has not taken the interrupt
-        yet (`VirtualCpuInterface.waits`), whether or not the interrupt is in a list register.
+        register stays pending after the line has fallen, so the guest still gets the interrupt up
+        to the next exit. Here the falling edge causes an exit if the guest has not taken the
+        interrupt yet (`VirtualCpuInterface.waits`). This exit happens whether or not the interrupt
+        is in a list register.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
         self.set_ppi(intid, level)
@@ -367,8 +371,8 @@ class Pe:
         return action
 
     def undefined(self) -> int:
-        """Emulate an instruction that is UNDEFINED in the engine: MRS/MSR of the GIC CPU interface,
-        HLT, or an instruction of FEAT_ECV or FEAT_WFxT."""
+        """Emulate an instruction that is UNDEFINED in Unicorn's core: MRS/MSR of the GIC CPU
+        interface, HLT, or an instruction of FEAT_ECV or FEAT_WFxT."""
         self.shadow.write_back()
         action = self._undefined()
         self.shadow.load()
@@ -412,15 +416,15 @@ class Pe:
         return Action.ENTER
 
     def _lacking(self, feature: str) -> int:
-        """Take an UNDEFINED exception, because this CPU does not have ``feature``. ``lacking``
-        keeps the PC of the first use of each feature."""
+        """Take an UNDEFINED exception, because this CPU does not have ``feature``. The attribute
+        ``lacking`` keeps the PC of the first use of each feature."""
         assert self.context is not None
         self.lacking.setdefault(feature, self.context.engine.state.pc)
         return self._undef()
 
     def _counter(self, encoding: int) -> int:
-        """Emulate an MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0. The value is that of CNTPCT_EL0 or
-        CNTVCT_EL0, because all accesses are in program order here."""
+        """Emulate an MRS of CNTPCTSS_EL0 or CNTVCTSS_EL0. The value is the value of CNTPCT_EL0 or
+        CNTVCT_EL0, because the engine executes all accesses in program order."""
         assert self.context is not None
         state = self.context.engine.state
         syndrome = sysreg_trap(encoding, True, state.insn & RT_MASK)
@@ -433,8 +437,8 @@ class Pe:
         return self.context.answer(self.timer.read(encoding))
 
     def _wait_with_timeout(self, kind: WfxKind) -> int:
-        """Emulate a WFET or WFIT (DDI 0487 C6.2) with the traps of WFE and WFI. An instruction that
-        is not trapped completes at once, which the architecture permits."""
+        """Emulate a WFET or WFIT (DDI 0487 C6.2), which traps like WFE and WFI. An instruction that
+        is not trapped completes at once; the architecture permits this."""
         assert self.context is not None
         state, wfi = self.context.engine.state, kind is WfxKind.WFIT
         if not self.wfxt:
@@ -448,8 +452,9 @@ class Pe:
         return Action.ADVANCE
 
     def wait_for_event(self) -> int:
-        """Complete a trapped WFET for EL2, as a WFE: clear the event register if it is set, else
-        leave the engine after the instruction."""
+        """Complete a trapped WFET like a WFE: clear the event register if it is set, otherwise
+        leave the engine after the instruction. EL2 calls this. Returns the `Action` for the
+        engine."""
         assert self.context is not None
         if self.context.event_register:
             self.context.take_event(self.clock.now + self.ns_per_insn)
@@ -468,7 +473,7 @@ class Pe:
         )
 
     def timer_access(self) -> None:
-        """Complete an access to CNTV_* or CNTP_* that EL2 does not trap."""
+        """Complete an access to a CNTV_* or CNTP_* register that EL2 does not trap."""
         assert self.context is not None
         self.shadow.write_back()
         state = self.context.engine.state
@@ -479,8 +484,9 @@ class Pe:
         self.shadow.load()
 
     def comparator(self, encoding: int) -> tuple[int, int] | None:
-        """CTL and CVAL, for a loop that polls ISTATUS or a counter; None if EL2 traps the
-        register."""
+        """Return (CTL, CVAL) of the timer whose control register or counter has this packed
+        encoding. Returns None if EL2 traps an access to this register. The engine needs the values
+        to skip polled waits."""
         if self.timer.traps_to_el2(encoding):
             return None
         self.shadow.write_back()
@@ -518,7 +524,7 @@ class Pe:
         self.shadow.load()
 
     def stamp(self) -> Stamp:
-        """The time, instruction count, vCPU and PC of a trace event that happens now."""
+        """Return the time, instruction count, vCPU and PC for a trace event that happens now."""
         if self.context is None:
             return Stamp(self.clock.now, 0, -1, 0)
         engine = self.context.engine

@@ -26,8 +26,8 @@ OnRepeats = Callable[[int], None]
 
 
 class ShadowRegisters:
-    """Copies the registers of one PE to the engine's state and back. The methods have no effect
-    without a bound context, or if the context's engine has no shadow registers."""
+    """Copies the registers of one PE to the engine's state and back. The methods have no effect if
+    no context is bound to the PE, or if the engine of the bound context has no shadow registers."""
 
     __slots__ = (
         "_on_repeats",
@@ -62,36 +62,39 @@ class ShadowRegisters:
         self.vif.changed = self.timer.changed = self.gic.changed[self.cpu] = True
 
     def detach(self) -> None:
-        """Detach the engine's state: the context is no longer bound to the PE."""
+        """Stop using the engine's state, because its context is no longer bound to the PE."""
         if self._shadow is not None:
             self._shadow.accesses = 0
         self._state = self._shadow = None
 
     def start(self, accesses: int, own_virq: bool, own_vfiq: bool) -> None:
-        """Begin a run. ``accesses`` (`Shadowed`) is the set of accesses that the engine completes;
-        ``own_virq`` and ``own_vfiq`` are HCR_EL2.VI and VF."""
+        """Copy the registers at the start of a run. ``accesses`` (bits of `Shadowed`) are the
+        accesses that the engine may complete itself. ``own_virq`` and ``own_vfiq`` are HCR_EL2.VI
+        and HCR_EL2.VF."""
         shadow = self._shadow
         if shadow is not None:
             shadow.accesses, shadow.own_virq, shadow.own_vfiq = accesses, own_virq, own_vfiq
             self.load()
 
     def set_limit(self, ns: int) -> None:
-        """End the run at ``ns`` or when the next entry of the clock's queue is due. This limit does
-        not include the rise of a timer line, because the engine computes the time of a rise
-        itself."""
+        """End the run at ``ns`` of virtual time, or earlier when the next entry of the clock's
+        queue is due. The limit does not depend on the timer lines: the engine itself computes the
+        time at which a line rises."""
         if self._shadow is not None:
             due = self.clock.deadline()
             self._shadow.event_ns = ns if due is None else min(due, ns)
 
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
-        """Permit the engine to repeat the last wake-up by the virtual timer without entering EL2.
+        """Permit the engine to repeat the last wake-up by the virtual timer without an entry to
+        EL2.
 
         The engine saves the present value of list register 0. If the guest then executes WFI, and
         the next event is the rise of the virtual timer's line, the engine advances the time to this
         event, writes the saved value to list register 0, and continues the guest. The permission
-        ends with the run, or with the next entry to EL2. After n repetitions ``on_repeats(n)`` is
-        called before any other code of EL2. During this call, list register 0 has the state after
-        the guest's end of interrupt; then the actual values are written back.
+        ends at the end of the run, or at the next entry to EL2. If the engine has repeated the
+        wake-up n times, ``on_repeats(n)`` is called before any other code of EL2. During this call,
+        list register 0 has the state after the guest's end of interrupt. After this call, the
+        actual values are written back.
         """
         shadow = self._shadow
         if shadow is not None:
@@ -100,8 +103,8 @@ class ShadowRegisters:
 
     def write_back(self) -> None:
         """Copy the shadow registers that the engine has changed to the PE. Code outside the engine
-        must call `write_back` before it reads these registers of the PE. The permission of
-        `repeat_tick` ends."""
+        must call `write_back` before it reads these registers of the PE. The permission that
+        `repeat_tick` gave ends."""
         state = self._state
         if state is None:
             return
@@ -111,7 +114,7 @@ class ShadowRegisters:
             self._copy_back(state)
 
     def load(self) -> None:
-        """Copy to the engine the PE registers that have changed since the last `load` or
+        """Copy to the engine the registers of the PE that have changed since the last `load` or
         `write_back`."""
         shadow = self._shadow
         if shadow is None:
@@ -154,8 +157,8 @@ class ShadowRegisters:
             self._on_repeats(repeats)
 
     def _copy_back(self, state: EngineState) -> None:
-        """Copy the changed shadow registers to the PE, and recompute the outputs as after every
-        mutation."""
+        """Copy the changed shadow registers to the PE. Then recompute the outputs, which is
+        necessary after every change of these registers."""
         shadow, vif, timer = state.shadow, self.vif, self.timer
         state.dirty = 0
         for n, comparator in enumerate((timer.vtimer, timer.ptimer)):

@@ -1,9 +1,10 @@
-"""One PE's Generic Timer: its view of the system counter and the EL1 comparators (DDI 0487 D12).
+"""The Generic Timer of one PE: the counters that its software reads, and the EL1 comparators (DDI
+0487 D12).
 
-The counter follows virtual time: ``start + ns * frequency // 10**9``, in whole numbers, so that it
-is exact at any frequency. The output of a comparator is a level; `GenericTimer.update` recomputes
-both lines and reports changes. Polling is not needed: `GenericTimer.deadline` gives the exact
-nanosecond at which a low line will rise.
+The counter is ``start + ns * frequency // 10**9`` ticks, where ``ns`` is virtual time. The numbers
+are integers, so the counter is exact at any frequency. The output of a comparator is a level;
+`GenericTimer.update` recomputes both lines and reports changes. Nothing polls the comparators,
+because `GenericTimer.deadline` gives the exact ns at which a low line will rise.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ VTIMER, PTIMER = "vtimer", "ptimer"
 
 
 class Comparator:
-    """CTL (writable bits only) and CVAL of one timer, and the level of its line that was last
-    reported.
+    """The registers of one timer, CTL (writable bits only) and CVAL, and ``line``, the output level
+    that was last reported.
 
-    TVAL is not stored, because it is a view of CVAL (DDI 0487 D12.2.4).
+    TVAL is not stored, because it is computed from CVAL and the count (DDI 0487 D12.2.4).
     """
 
     __slots__ = ("ctl", "cval", "line", "name")
@@ -52,7 +53,8 @@ class Comparator:
 
 
 class Rise(NamedTuple):
-    """When a line will rise: ``ns`` of virtual time; ``timer`` is vtimer or ptimer."""
+    """The time at which a line will rise: ``ns`` is virtual time, and ``timer`` is vtimer or
+    ptimer."""
 
     ns: int
     timer: str
@@ -69,16 +71,16 @@ class Offsets(NamedTuple):
 
 
 def output(ctl: int, cval: int, now: int) -> bool:
-    """The comparator's output: ENABLE, not IMASK, and TimerConditionMet. ``now`` is the physical
-    count minus the timer's offset."""
+    """Return the comparator's output. It is high if ENABLE is 1, IMASK is 0 and TimerConditionMet
+    is true. ``now`` is the physical count minus the timer's offset, in ticks."""
     return ctl & CTL_WRITABLE == CTL_ENABLE and now >= cval
 
 
 class SystemCounter:
-    """The system counter that all PEs of a host share (DDI 0487 D12.1.2): a pure function of
-    virtual time.
+    """The system counter that all PEs of a host share (DDI 0487 D12.1.2). Its value depends only on
+    the virtual time.
 
-    Counts are ticks modulo 2**64; times are ns of virtual time.
+    Counts are in ticks modulo 2**64; times are ns of virtual time.
     """
 
     __slots__ = ("clock", "frequency_hz", "start")
@@ -91,21 +93,21 @@ class SystemCounter:
         self.clock, self.frequency_hz, self.start = clock, frequency_hz, start & MASK64
 
     def count_at(self, ns: int) -> int:
-        """The count at ``ns``."""
+        """The count in ticks at the virtual time ``ns``."""
         return self.start + ns * self.frequency_hz // NS_PER_SECOND & MASK64
 
     def count(self) -> int:
-        """The count now."""
+        """The present count in ticks."""
         return self.start + self.clock.now * self.frequency_hz // NS_PER_SECOND & MASK64
 
     def ns_of_count(self, ticks: int) -> int:
-        """The first ns of virtual time at which the count is ``ticks`` or more; 0 if the count is
-        ``ticks`` or more at time 0. The count rolls over (from 2**64 - 1 to 0) only after this
-        ns."""
+        """The first ns of virtual time at which the count is ``ticks`` or more, or 0 if the count
+        is ``ticks`` or more at time 0. A later rollover of the count (from 2**64 - 1 to 0) is not
+        considered."""
         return self._ns_of_elapsed(max(0, ticks - self.start))
 
     def ns_after(self, ticks: int) -> int:
-        """The first ns of virtual time at which the count is ``ticks`` more than now."""
+        """The first ns of virtual time at which the count is at least ``ticks`` more than now."""
         now = self.clock.now
         return (
             self._ns_of_elapsed(now * self.frequency_hz // NS_PER_SECOND + ticks) if ticks else now
@@ -118,11 +120,11 @@ class SystemCounter:
 class GenericTimer:
     """The timer of one PE.
 
-    ``on_line(name, level)`` is called with vtimer or ptimer whenever `update` changes a line, and
-    drives the input of the physical GIC. ``on_change`` is called after each change that may move
-    the deadline, so that a running engine reads the deadline again. Each mutation sets ``changed``;
-    `armvirt.hw.shadow` clears the flag when it copies the state. ``ecv``: the PE has FEAT_ECV and
-    the offset of the physical counter (FEAT_ECV_POFF).
+    ``on_line(name, level)`` is called when `update` changes a line; ``name`` is vtimer or ptimer.
+    The function sets the input of the physical GIC. ``on_change`` is called after each change that
+    may move the deadline, so that a running engine gets the new deadline. Each method that changes
+    a register sets ``changed``; `armvirt.hw.shadow` clears the flag when it copies the state. If
+    ``ecv`` is True, the PE has FEAT_ECV and the offset of the physical counter (FEAT_ECV_POFF).
     """
 
     def __init__(
@@ -145,8 +147,8 @@ class GenericTimer:
         self.reset()
 
     def reset(self) -> None:
-        """Warm reset: both timers off (CTL.ENABLE resets to 0), lines low (``on_line`` is not
-        called), no offset, no traps."""
+        """Warm reset: disable both timers (CTL.ENABLE resets to 0), set both lines low without a
+        call of ``on_line``, and clear all offsets and traps."""
         for timer in (self.vtimer, self.ptimer):
             timer.ctl, timer.cval, timer.line = 0, 0, False
         self.cntvoff = self.cntpoff = self.cntkctl = 0
@@ -161,25 +163,25 @@ class GenericTimer:
         return self.counter.frequency_hz
 
     def count_at(self, ns: int) -> int:
-        """The physical count at ``ns`` of virtual time."""
+        """The physical count in ticks at ``ns`` of virtual time."""
         return self.counter.count_at(ns)
 
     def count(self) -> int:
-        """The physical count now, without an offset."""
+        """The present physical count in ticks, without an offset."""
         return self.counter.count()
 
     def virtual_count(self) -> int:
-        """CNTVCT_EL0 now: the physical count minus CNTVOFF_EL2, modulo 2**64."""
+        """The present value of CNTVCT_EL0: the physical count minus CNTVOFF_EL2, modulo 2**64."""
         return self.counter.count() - self.cntvoff & MASK64
 
     @property
     def physical_offset(self) -> int:
         """The offset that is subtracted when EL1 reads the physical counter: CNTPOFF_EL2 if
-        CNTHCTL_EL2.ECV is 1, else 0."""
+        CNTHCTL_EL2.ECV is 1, otherwise 0."""
         return self.cntpoff if self.cnthctl & CNTHCTL_ECV else 0
 
     def ns_of_count(self, ticks: int) -> int:
-        """The first ns of virtual time at which the physical count is ``ticks`` or more, see
+        """The first ns of virtual time at which the physical count is ``ticks`` or more. See
         `SystemCounter.ns_of_count`."""
         return self.counter.ns_of_count(ticks)
 
@@ -189,14 +191,14 @@ class GenericTimer:
         return self.vtimer if name == VTIMER else self.ptimer
 
     def timer_count(self, name: str) -> int:
-        """The count that the comparator ``name`` compares with CVAL: the physical count minus the
-        offset of this timer. The offset applies at every EL (DDI 0487 D12.2)."""
+        """The count in ticks that the comparator ``name`` compares with CVAL: the physical count
+        minus the offset of this timer. The offset applies at every EL (DDI 0487 D12.2)."""
         offset = self.cntvoff if name == VTIMER else self.physical_offset
         return self.counter.count() - offset & MASK64
 
     def read(self, encoding: int) -> int:
-        """Read a timer register (packed encoding) as EL1. KeyError if the register is not a timer
-        register."""
+        """Read a timer register (packed encoding) as EL1 reads it. Raises KeyError if the register
+        is not a timer register."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             return _READERS[encoding](self)
@@ -208,10 +210,10 @@ class GenericTimer:
         return timer.ctl | (CTL_ISTATUS if timer.ctl & CTL_ENABLE and now >= timer.cval else 0)
 
     def write(self, encoding: int, value: int) -> None:
-        """Write a timer register (packed encoding) as the guest. A write of a comparator's register
-        is a trace event.
+        """Write a timer register (packed encoding) for the guest. A write of a comparator's
+        register is also a trace event.
 
-        KeyError if the register is read-only or is not a timer register.
+        Raises KeyError if the register is read-only or is not a timer register.
         """
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is not None and self.bus.active:
@@ -219,8 +221,8 @@ class GenericTimer:
         self.set(encoding, value)
 
     def set(self, encoding: int, value: int) -> None:
-        """Write a timer register (packed encoding) as the hypervisor. The errors are those of
-        `write`, but the write is no trace event."""
+        """Write a timer register (packed encoding) for the hypervisor. The write is not a trace
+        event. Raises KeyError if the register is read-only or is not a timer register."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             setattr(
@@ -233,15 +235,16 @@ class GenericTimer:
         self.update()
 
     def program_virtual(self, cntvoff: int, ctl: int, cval: int) -> None:
-        """Write CNTVOFF_EL2, CNTV_CVAL_EL0 and CNTV_CTL_EL0 as the hypervisor. The line is
+        """Write CNTVOFF_EL2, CNTV_CVAL_EL0 and CNTV_CTL_EL0 for the hypervisor. The lines are
         recomputed once, after all three writes."""
         self.cntvoff = cntvoff & MASK64
         self.vtimer.ctl, self.vtimer.cval = ctl & CTL_WRITABLE, cval & MASK64
         self.update()
 
     def program_physical(self, cntpoff: int, ctl: int, cval: int) -> None:
-        """Write CNTPOFF_EL2 (0 without FEAT_ECV_POFF), CNTP_CVAL_EL0 and CNTP_CTL_EL0 as the
-        hypervisor. The line is recomputed once, after all three writes."""
+        """Write CNTPOFF_EL2, CNTP_CVAL_EL0 and CNTP_CTL_EL0 for the hypervisor. ``cntpoff`` must be
+        0 if the PE does not have FEAT_ECV_POFF. The lines are recomputed once, after all three
+        writes."""
         assert self.ecv or not cntpoff
         self.cntpoff = cntpoff & MASK64
         self.ptimer.ctl, self.ptimer.cval = ctl & CTL_WRITABLE, cval & MASK64
@@ -265,18 +268,19 @@ class GenericTimer:
     # Lines ---------------------------------------------------------------------------------------
 
     def deadline(self) -> int | None:
-        """The first ns at which a line that is low now will be high, if no register is written;
-        None if no line will rise.
+        """The first ns of virtual time at which a line that is low now will be high if no register
+        is written. None if no line will rise.
 
-        A high line can also fall without a write, if its count rolls over 2**64. This moment is not
-        a deadline, because no code waits for a falling line; the next `update` lowers the line.
+        A high line can also fall without a write, if its count rolls over from 2**64 - 1 to 0. This
+        moment is not a deadline, because no code waits for a falling line. The next `update` sets
+        the line low.
         """
         rise = self.next_rise()
         return rise.ns if rise is not None else None
 
     def next_rise(self) -> Rise | None:
-        """The line that will rise first; None if no line will rise. If both lines will rise at the
-        same ns, the result is the line of the virtual timer."""
+        """The line that will rise first, or None if no line will rise. If both lines will rise at
+        the same ns, the result is the line of the virtual timer."""
         ns = self.clock.now
         rises = [
             Rise(when, t.name)
@@ -298,8 +302,8 @@ class GenericTimer:
         )  # the condition is met, so the line rises at the next `update`
 
     def update(self) -> None:
-        """Recompute both lines at the clock's present time and report changes. Every mutation calls
-        this function last."""
+        """Recompute both lines at the clock's present time and report changes. Every method that
+        changes a register calls `update` at its end."""
         self.changed = True
         for timer in (self.vtimer, self.ptimer):
             level = output(timer.ctl, timer.cval, self.timer_count(timer.name))
@@ -319,20 +323,21 @@ class GenericTimer:
 
     @property
     def controls(self) -> int:
-        """The bits of CNTHCTL_EL2 that control EL1's accesses, always in the layout of E2H = 0."""
+        """The bits of CNTHCTL_EL2 that trap accesses by EL1, always at the positions that they have
+        with E2H = 0."""
         enables = self.cnthctl >> EL1_ENABLES_E2H_SHIFT if self.e2h else self.cnthctl
         return enables & (CNTHCTL_PCTEN | CNTHCTL_PCEN) | self.cnthctl & (
             CNTHCTL_TVT | CNTHCTL_TVCT
         )
 
     def el0_allowed(self, encoding: int) -> bool:
-        """Whether CNTKCTL_EL1 permits EL0 to access this register. If not, the access traps to EL1
-        with EC 0x18 (DDI 0487 D12.2)."""
+        """Return whether CNTKCTL_EL1 permits EL0 to access this register. If not, the access traps
+        to EL1 with EC 0x18 (DDI 0487 D12.2)."""
         return bool(self.cntkctl & arch.EL0_ENABLES[encoding])
 
     def traps_to_el2(self, encoding: int) -> bool:
-        """Whether CNTHCTL_EL2 traps an access to this register to EL2. The access is at EL1, or at
-        EL0 and EL1 permits it."""
+        """Return whether CNTHCTL_EL2 traps an access to this register to EL2. The access is at EL1,
+        or at EL0 and permitted by CNTKCTL_EL1."""
         if encoding in PHYSICAL_COUNTERS:
             return not self.controls & CNTHCTL_PCTEN
         if encoding in VIRTUAL_COUNTERS:
@@ -349,9 +354,9 @@ class GenericTimer:
     # The event stream ----------------------------------------------------------------------------
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The ns of the next event of an event stream, which wakes a PE from WFE. The stream of
-        CNTKCTL_EL1 follows the virtual count, the stream of CNTHCTL_EL2 the physical count. None if
-        both streams are disabled."""
+        """The ns of virtual time of the next event of an event stream, which wakes a PE from WFE.
+        None if both event streams are disabled. The event stream of CNTKCTL_EL1 follows the virtual
+        count, and the event stream of CNTHCTL_EL2 follows the physical count."""
         streams = ((cntkctl, self.virtual_count()), (self.cnthctl, self.count()))
         ticks = [
             edge
@@ -363,8 +368,8 @@ class GenericTimer:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """Both timers as plain data for a table: timer, ctl, cval, now (ticks), line, rises_ns
-        (None: never)."""
+        """Both timers as plain data for a table: timer, ctl, cval, now (ticks), line, rises_ns.
+        rises_ns is None if the line will not rise."""
         ns = self.clock.now
         return [
             {
@@ -379,7 +384,7 @@ class GenericTimer:
         ]
 
     def state(self) -> dict[str, object]:
-        """The architectural state. The clock saves the time itself."""
+        """Return the architectural state. The clock saves the virtual time."""
         timers = {
             t.name: {"ctl": t.ctl, "cval": t.cval, "line": t.line}
             for t in (self.vtimer, self.ptimer)
@@ -396,8 +401,8 @@ class GenericTimer:
         }
 
     def load(self, state: State) -> None:
-        """Restore the dict of `state`. ``on_line`` is not called, because the GIC restores its own
-        inputs."""
+        """Restore the state from a dict that `state` returned. ``on_line`` is not called, because
+        the GIC restores its own inputs."""
         checked(state, "GenericTimer", STATE_VERSION)
         self.counter = SystemCounter(
             self.clock, _int(state, "frequency_hz"), _int(state, "counter_start")

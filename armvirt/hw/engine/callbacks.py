@@ -16,8 +16,8 @@ class PeCallbacks(Protocol):
     """
 
     def el2_exit(self) -> int:
-        """Handle a synchronous exception to EL2. Inputs: the fields of `SyncExit` in the
-        state, from state.esr on; for HVC and SMC also state.arguments."""
+        """Handle a synchronous exception to EL2. Inputs: the fields of `SyncExit` in the state,
+        which begin at state.esr. For HVC and SMC state.arguments is an input too."""
 
     def undefined(self) -> int:
         """Emulate an instruction that is UNDEFINED in Unicorn's core: MRS, MSR, HLT, WFET or WFIT.

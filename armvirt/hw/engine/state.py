@@ -25,19 +25,19 @@ VECTOR_FAULT_LIMIT = 16
 POLL_INSNS = 1 << 12  # executed within microseconds, or milliseconds if translated first
 POLL_NS = 20_000_000
 SITES = 16  # a power of 2
-FIRST_ASK = 3  # returns at an equal distance before the engine asks about a polled wait
-NEVER_ASKED = 2560  # the same, of an engine that has not asked yet: the proof has to be imported
-WATCH_WORTH = 256  # returns for which a watch of such an engine counts
-PATIENCE = 8  # further returns before Python is asked about a loop with a plan
-MOST_REFUSALS = 18  # each refusal of a loop doubles FIRST_ASK for the loop, up to this number
-WATCHED_BLOCKS = 64  # blocks for which a watch waits until its block returns
-LONGEST_WATCH_PERIOD = 128  # polls from one watch to the next, after many without a result
+FIRST_ASK = 3  # `PollSite.returns` at which the engine first tries to prove a polled wait
+NEVER_ASKED = 2560  # the same for the first proof of an engine, which must import the modules
+WATCH_WORTH = 256  # before the first proof, a watch counts like this number of returns
+PATIENCE = 8  # more returns until Python tries the proof for a loop that has a `WaitPlan`
+MOST_REFUSALS = 18  # each failed proof doubles FIRST_ASK for the loop, at most this many times
+WATCHED_BLOCKS = 64  # a watch ends if its block does not execute again within these blocks
+LONGEST_WATCH_PERIOD = 128  # the maximum number of polls from one watch to the next
 PLANS = 8  # a power of 2
 ARGUMENTS, RESULTS = (
     4,
     4,
-)  # registers from X0 on: arguments of an SMCCC call that the services use, results
-PLAN_LENGTH = 64  # instructions of a round, at most
+)  # numbers of registers from X0 on: arguments and results of an SMCCC call
+PLAN_LENGTH = 64  # the maximum number of instructions in the path of a `WaitPlan`
 WAIT_RECORD = 3  # `EventRecord.what` of a skipped wait; the others are `What`
 INTNO_SVC = 2  # the number with which the core reports an SVC
 NO_BLOCK = 1  # no block starts at an odd address
@@ -132,7 +132,7 @@ class Stat(IntEnum):
     REPEAT = 17  # timer wake-ups that the engine repeated by itself
     EXCHANGE = 18  # WFEs that were replaced by an ISB
     WAIT = 19  # polled waits of which rounds were skipped
-    WAIT_ASK = 20  # questions whether a loop is a polled wait
+    WAIT_ASK = 20  # attempts to prove that a loop is a polled wait
 
 
 CALLBACK = C.CFUNCTYPE(C.c_int, C.c_int)
@@ -263,11 +263,11 @@ class WaitPlan(C.Structure):
 
     pc: u64
     carried: u64  # bit n: X<n>; bit 32: SP
-    length: u32  # 0: no plan
+    length: u32  # instructions of an iteration; 0 if there is no path
     keeps_flags: u32
     counts: u32
     yields: u32
-    start: u64s  # X0 to X30 and SP at the start of the round that is looked at
+    start: u64s  # X0 to X30 and SP at the start of the first iteration of the proof
     start_nzcv: u64
     address: u64s
     physical: u64s
@@ -296,7 +296,7 @@ class Shadow(C.Structure):
     lrs: u32  # the number of list registers
     prebits: u32
     mask: u32s  # the bits of a priority that form the group priority
-    candidate: i32  # the list register of the highest-priority pending interrupt, -1: none
+    candidate: i32  # list register of the highest-priority pending interrupt; -1 if none is pending
     signalled: u32
     maintenance: u32
     virq: u32
@@ -313,7 +313,7 @@ class Shadow(C.Structure):
     repeat: u32  # EL2 permits the engine to repeat the last timer wake-up
     repeat_lr: u64  # the list register of that wake-up
     event_ns: u64  # the ns of the next event other than the rise of a timer line
-    repeats: u32  # how often the engine has repeated the wake-up
+    repeats: u32  # the number of times that the engine has repeated the wake-up
     repeat_hcr: u32  # ICH_HCR_EL2 of that wake-up
     waiting: u32  # physical interrupts that EL2 has for the guest without a list register
 
@@ -419,7 +419,7 @@ class EngineState(C.Structure):
     stats: u64s
     event_register: u32
     epoch: u32  # increases when the code at an address may have changed
-    event_cleared: u64  # the ns at which a WFE cleared the event register last
+    event_cleared: u64  # the ns at which a WFE last cleared the event register
     block_sev: u32  # the index of the first SEV in the open block, if the block has marks
     block_sevl: u32
     # Blocks with marks: the entries, a filter, and blocks that were checked without a call of
@@ -434,12 +434,12 @@ class EngineState(C.Structure):
     # Polled waits
     skip: u32  # whether polled waits are skipped
     skipped: u64  # instructions that were skipped in polled waits
-    first_ask: u32  # FIRST_ASK, or what is left of NEVER_ASKED
+    first_ask: u32  # starts at NEVER_ASKED; FIRST_ASK after the first proof of the engine
     sites: PollSites  # by bits of the PC
-    watch_pc: u64  # a block that a watch waits for, to find a loop that polls memory
+    watch_pc: u64  # the block that a watch waits for, to detect a loop that polls memory
     watch_count: u64
-    watch_distance: u64  # to the first return, 0: it has not returned
-    watch_left: u32  # blocks until the watch ends, 0: no watch
+    watch_distance: u64  # instructions to the first return; 0 if the block has not returned
+    watch_left: u32  # blocks until the watch ends; 0 if no watch is active
     watch_wait: u32  # polls until the next watch
     watch_period: u32
     watch_x: u64s  # X0 to X30, SP, PSTATE at the last return
