@@ -1,7 +1,8 @@
 """The vGIC and the ITS as KVM devices, with their attributes.
 
-The package offers `VgicDevice` (GICv2 and GICv3) with the attribute numbers `Group`, `AddrType` and
-`Ctrl`, and `RegionAttribute`. The module ``its`` (`its.ItsDevice`) is imported for the first ITS.
+The package offers `VgicDevice` (GICv2 and GICv3), the attribute numbers `Group`, `AddrType` and
+`Ctrl`, and `RegionAttribute`. The module ``its`` (`its.ItsDevice`) is imported only when user space
+creates the first ITS.
 """
 
 from armvirt.hyp.vgic.device.attributes import AddrType, Ctrl, Group

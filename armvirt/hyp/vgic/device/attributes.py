@@ -42,7 +42,7 @@ class AddrType(IntEnum):
 
 
 class Ctrl(IntEnum):
-    """The attributes of group CTRL: KVM_DEV_ARM_VGIC_CTRL_* and
+    """The attributes of group CTRL of the vGIC and the ITS: KVM_DEV_ARM_VGIC_CTRL_* and
     KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES."""
 
     INIT = 0
@@ -53,8 +53,9 @@ class Ctrl(IntEnum):
 
 
 class Attributes(NamedTuple):
-    """The handlers of one attribute group. ``has`` raises KvmError ENXIO for an attribute that does
-    not exist."""
+    """The functions that handle the attributes of one group. ``has`` handles KVM_HAS_DEVICE_ATTR,
+    and raises KvmError ENXIO if the attribute does not exist. ``get`` and ``set`` handle
+    KVM_GET_DEVICE_ATTR and KVM_SET_DEVICE_ATTR."""
 
     has: Callable[[Vgic, int], None]
     get: Callable[[Vgic, int, int], int]
@@ -72,8 +73,9 @@ def check_value(value: int) -> None:
 
 
 def check_range(ipa_bits: int, base: int, size: int, alignment: int) -> None:
-    """Check the address of a frame (kvm vgic_check_iorange). KvmError EINVAL if ``base`` is not a
-    multiple of ``alignment`` (bytes), E2BIG if the frame is beyond the IPA space."""
+    """Check the address of a frame of ``size`` bytes (kvm vgic_check_iorange). KvmError EINVAL if
+    ``base`` is not a multiple of ``alignment`` (bytes). KvmError E2BIG if the frame is beyond the
+    IPA space."""
     if base % alignment:
         raise KvmError("EINVAL", f"{base:#x} is not aligned to {alignment >> 10} KiB")
     if base + size > 1 << ipa_bits:
@@ -82,8 +84,8 @@ def check_range(ipa_bits: int, base: int, size: int, alignment: int) -> None:
 
 def check_register(vgic: Vgic, offset: int) -> None:
     """Check that the distributor has a register at ``offset`` (kvm vgic_get_mmio_region,
-    check_region). KvmError ENXIO without a register, and for a register that only has fields of
-    INTIDs that are not implemented."""
+    check_region). KvmError ENXIO if there is no register, or if all fields of the register belong
+    to INTIDs that are not implemented."""
     bound = distributor_map(vgic.model).lookup(offset, 4)
     bits = 0 if bound is None else bound.row.bits_per_irq
     if bound is None or (bits and 8 * (offset - bound.row.offset) // bits >= vgic.dist.nr_irqs):

@@ -1,8 +1,8 @@
 """The vGIC as a KVM device (Documentation/virt/kvm/devices/arm-vgic.rst, arm-vgic-v3.rst,
 kvm/vgic/vgic-kvm-device.c).
 
-``value`` is the integer at the address that user space passes to the ioctl, None if the address
-cannot be read. Errors are KvmError with the errno of the ioctl.
+The argument ``value`` is the integer in the buffer whose address user space passes to the ioctl.
+``value`` is None if the buffer cannot be read. Errors are KvmError with the errno of the ioctl.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from armvirt.hyp.vgic.vgic import Vgic
 
 
 def groups(model: int) -> dict[int, Attributes]:
-    """The attribute groups of a GICv2 or a GICv3. A GICv3 does not import the module of the
-    GICv2."""
+    """The attribute groups of a GICv2 or a GICv3, by group number. For a GICv3, the module of the
+    GICv2 is not imported."""
     if model == 2:
         from armvirt.hyp.vgic.device import gic_v2
 
@@ -41,15 +41,18 @@ class VgicDevice:
         self._group(group).has(self.vgic, attr)
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
-        """Read an attribute for KVM_GET_DEVICE_ATTR. ``value`` is the content of user space's
-        buffer, which only V3_REDIST_REGION uses: there the buffer has the index of the region."""
+        """Read an attribute for KVM_GET_DEVICE_ATTR. ``value`` is the present content of user
+        space's buffer, None if the buffer cannot be read (KvmError EFAULT). Only the attribute
+        V3_REDIST_REGION uses ``value``: the buffer has the index of the region."""
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
         return self._group(group).get(self.vgic, attr, value)
 
     def set_attr(self, group: int, attr: int, value: int | None = 0) -> None:
-        """Write an attribute for KVM_SET_DEVICE_ATTR. KvmError EINVAL for a value of more than 64
-        bits. An attribute of group CTRL needs no value."""
+        """Write an attribute for KVM_SET_DEVICE_ATTR. ``value`` is the content of user space's
+        buffer, None if the buffer cannot be read. KvmError EFAULT if ``value`` is None, except in
+        group CTRL, whose attributes have no value. KvmError EINVAL if ``value`` has more than 64
+        bits."""
         handlers = self._group(group)
         if value is None:
             if group == Group.CTRL:

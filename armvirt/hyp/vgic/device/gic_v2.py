@@ -1,9 +1,9 @@
 """The device attributes of a GICv2 (Documentation/virt/kvm/devices/arm-vgic.rst,
 kvm/vgic/vgic-kvm-device.c).
 
-The attribute of a register has the vCPU id in [39:32] and the offset in the frame in [31:0]. An
-access to a register initialises the vGIC. (KVM returns EBUSY while a vCPU runs. Here no vCPU runs
-during the access, because user space and the vCPUs share one thread.)
+The attribute number of a register has the vCPU id in [39:32] and the offset in the frame in [31:0].
+The first access to a register initialises the vGIC. (KVM returns EBUSY while a vCPU runs. Here no
+vCPU runs during the access, because user space and the vCPUs share one thread.)
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def _set_addr(vgic: Vgic, attr: int, value: int) -> None:
 
 
 def _vcpu_of(vgic: Vgic, attr: int) -> int:
-    """The vCPU id in [39:32] of an attribute (vgic_v2_parse_attr). KvmError EINVAL if the vCPU does
-    not exist, also for KVM_HAS_DEVICE_ATTR."""
+    """The vCPU id in [39:32] of an attribute number (vgic_v2_parse_attr). KvmError EINVAL if the
+    vCPU does not exist. KVM_HAS_DEVICE_ATTR gives the same error."""
     vcpu_id = attr >> 32 & 0xFF
     if not vgic.dist.has_vcpu(vcpu_id):
         raise KvmError("EINVAL", f"there is no vCPU {vcpu_id}")
@@ -75,7 +75,8 @@ def _vcpu_of(vgic: Vgic, attr: int) -> int:
 
 
 def _cpu_of(vgic: Vgic, attr: int) -> VgicCpu:
-    """The vCPU whose id an attribute has in [39:32]. The vGIC is initialised first."""
+    """The vCPU whose id is in [39:32] of an attribute number. If the vGIC is not initialised, this
+    function initialises it."""
     vcpu_id = _vcpu_of(vgic, attr)
     vgic.init()
     return vgic.dist.cpu(vcpu_id)
@@ -87,8 +88,8 @@ def _has_dist_reg(vgic: Vgic, attr: int) -> None:
 
 
 def _get_dist_reg(vgic: Vgic, attr: int, _: int) -> int:
-    """Read a distributor register. An offset without a register reads as 0, as in KVM
-    (vgic_uaccess), although the documentation of KVM says ENXIO."""
+    """Read a distributor register. The value is 0 if there is no register at the offset, as in KVM
+    (vgic_uaccess). The documentation of KVM says ENXIO for this case."""
     cpu = _cpu_of(vgic, attr)
     return distributor_map(2).read(vgic.dist, cpu, attr & 0xFFFF_FFFF, 4, user=True)
 

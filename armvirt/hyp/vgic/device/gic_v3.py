@@ -29,8 +29,9 @@ FRAME_ALIGNMENT = 0x1_0000
 
 
 class RegionAttribute(NamedTuple):
-    """The value of the attribute V3_REDIST_REGION (KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION): number of
-    redistributors [63:52], base address [51:16], flags [15:12], index of the region [11:0]."""
+    """The value of the attribute V3_REDIST_REGION (KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION). The fields
+    are the number of redistributors in [63:52], the base address in [51:16], the flags in [15:12],
+    and the index of the region in [11:0]."""
 
     redistributors: int
     base: int
@@ -112,8 +113,8 @@ def _add_region(vgic: Vgic, index: int, base: int, count: int) -> None:
 
 
 def _vcpu_of(vgic: Vgic, attr: int) -> VgicCpu:
-    """The vCPU whose MPIDR affinity an attribute has in [63:32] (kvm vgic_v3_parse_attr). KvmError
-    EINVAL if no vCPU has the affinity, also for KVM_HAS_DEVICE_ATTR."""
+    """The vCPU whose MPIDR affinity is in [63:32] of an attribute number (kvm vgic_v3_parse_attr).
+    KvmError EINVAL if no vCPU has this affinity. KVM_HAS_DEVICE_ATTR gives the same error."""
     vcpu_id = vgic.dist.vcpu_with_affinity(arch.unpacked_affinity(attr >> 32))
     if vcpu_id is None:
         raise KvmError("EINVAL", f"no vCPU has affinity {attr >> 32:#x}")
@@ -126,16 +127,17 @@ def _check_initialized(vgic: Vgic) -> None:
 
 
 def _cpu_of(vgic: Vgic, attr: int) -> VgicCpu:
-    """The vCPU whose MPIDR affinity an attribute has in [63:32]. KvmError EBUSY before
-    initialisation."""
+    """The vCPU whose MPIDR affinity is in [63:32] of an attribute number. KvmError EINVAL if no
+    vCPU has this affinity, EBUSY if the vGIC is not initialised."""
     cpu = _vcpu_of(vgic, attr)
     _check_initialized(vgic)
     return cpu
 
 
 def _any_cpu(vgic: Vgic) -> VgicCpu:
-    """The first vCPU. An access to the distributor uses this vCPU, because the affinity in [63:32]
-    has no effect there. KvmError EINVAL if the VM has no vCPU."""
+    """The first vCPU. Accesses to the distributor use this vCPU, because the affinity in [63:32] of
+    the attribute number has no effect on a distributor register. KvmError EINVAL if the VM has no
+    vCPU."""
     cpu = next(iter(vgic.dist.cpus()), None)
     if cpu is None:
         raise KvmError("EINVAL", "there is no vCPU")
@@ -223,8 +225,10 @@ def _has_level_info(_: Vgic, attr: int) -> None:
 
 
 def _levels(vgic: Vgic, attr: int) -> list[VgicIrq | None]:
-    """The 32 interrupts of a LEVEL_INFO attribute, from the INTID in [9:0] on. KvmError EINVAL if
-    the INTID is not a multiple of 32, or the info type is not line level."""
+    """The 32 interrupts of a LEVEL_INFO attribute. The first INTID is in [9:0] of the attribute
+    number. The list has None for an interrupt that does not exist. KvmError EINVAL if the first
+    INTID is not a multiple of 32, or if the attribute number requests another info type than the
+    line level."""
     cpu, intid = _cpu_of(vgic, attr), attr & 0x3FF
     if attr >> 10 & 0x3F_FFFF or intid % 32:
         raise KvmError("EINVAL", f"level info {attr & 0xFFFF_FFFF:#x} names no word of line levels")
@@ -239,8 +243,8 @@ def _get_level_info(vgic: Vgic, attr: int, _: int) -> int:
 
 
 def _line(irq: VgicIrq) -> bool:
-    """The line level of an interrupt. The line of an interrupt that is mapped to a host interrupt
-    is read again, because ``line_level`` has the level of the last sample."""
+    """The line level of an interrupt (True for high). If the interrupt is level-sensitive and
+    mapped to a host interrupt, the line is read now, because ``line_level`` can be out of date."""
     return (
         irq.get_input_level()
         if irq.mapped_level and irq.get_input_level is not None
@@ -277,7 +281,7 @@ def _set_ctrl(vgic: Vgic, attr: int, _: int) -> None:
 
 def _save_pending_tables(vgic: Vgic) -> None:
     """Write the pending state of every LPI into the pending table of its redistributor. KvmError
-    EFAULT for a table outside guest memory."""
+    EFAULT if a pending table is outside guest memory."""
     from armvirt.hyp.vgic import lpi
 
     vgic.finish()

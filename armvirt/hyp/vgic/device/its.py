@@ -1,7 +1,8 @@
 """An ITS as a KVM device (Documentation/virt/kvm/devices/arm-vgic-its.rst, kvm/vgic/vgic-its.c).
 
-Values and errors are as for the vGIC device (`armvirt.hyp.vgic.device.gic`). The modules with the
-registers, the commands and the tables are imported at the first use.
+The argument ``value`` and the errors have the same meaning as in `armvirt.hyp.vgic.device.gic`. The
+modules with the registers, the commands and the tables are imported when they are used for the
+first time.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ CONTROLS = (Ctrl.INIT, Ctrl.ITS_SAVE_TABLES, Ctrl.ITS_RESTORE_TABLES, Ctrl.ITS_C
 class ItsDevice:
     """A KVM device of type KVM_DEV_TYPE_ARM_VGIC_ITS. A VM may have several ITSs.
 
-    ``find_vgic()`` returns the vGIC of the VM, None before the vGIC is created. ``on_placed()`` is
-    called when the ITS gets its address. ``ipa_bits`` is the size of the IPA space in address bits.
+    ``find_vgic()`` returns the vGIC of the VM, or None before user space creates the vGIC. The
+    device calls ``on_placed()`` when user space sets the address of the ITS. ``ipa_bits`` is the
+    size of the IPA space in address bits.
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class ItsDevice:
         return f"<ItsDevice: {'initialized' if self._its is not None else 'not initialized'}>"
 
     def connect(self) -> None:
-        """Add the ITS to the GICv3 of the VM. No effect before the GICv3 is created."""
+        """Add the ITS to the GICv3 of the VM. No effect if the VM has no GICv3 yet, or if the ITS
+        was added already."""
         vgic = self._find_vgic()
         if self._its is None and vgic is not None and vgic.model == 3:
             self._its = vgic.add_its()
@@ -57,14 +60,14 @@ class ItsDevice:
 
     @property
     def its(self) -> Its:
-        """The ITS; KvmError ENODEV while the VM has no GICv3."""
+        """The ITS of this device. KvmError ENODEV while the VM has no GICv3."""
         if self._its is None:
             raise KvmError("ENODEV", "an ITS needs a GICv3 in its VM")
         return self._its
 
     def has_attr(self, group: int, attr: int) -> None:
         """Check an attribute for KVM_HAS_DEVICE_ATTR. KvmError ENXIO if the attribute does not
-        exist."""
+        exist, EINVAL if the offset of a register is not aligned."""
         if group == Group.ITS_REGS:
             from armvirt.hyp.vgic.its import registers
 
@@ -88,7 +91,8 @@ class ItsDevice:
         raise _no_attribute(group, attr)
 
     def set_attr(self, group: int, attr: int, value: int | None = 0) -> None:
-        """Write an attribute for KVM_SET_DEVICE_ATTR. An attribute of group CTRL has no value."""
+        """Write an attribute for KVM_SET_DEVICE_ATTR. ``value`` is ignored in group CTRL, whose
+        attributes have no value."""
         if group == Group.CTRL:
             self._control(attr)
             return
@@ -119,8 +123,9 @@ class ItsDevice:
         self._on_placed()
 
     def _placed(self, attr: int) -> Its:
-        """The ITS, for an access to a register. KvmError EINVAL for an unaligned offset, else ENXIO
-        if the ITS has no address."""
+        """The ITS of this device, for an access to the register at offset ``attr``. KvmError EINVAL
+        if the offset is not aligned. KvmError ENXIO if user space has not set the address of the
+        ITS."""
         from armvirt.hyp.vgic.its import registers
 
         try:
@@ -133,8 +138,8 @@ class ItsDevice:
         return self.its
 
     def _control(self, attr: int) -> None:
-        """Execute an attribute of group CTRL: save the tables, restore the tables, or reset. INIT
-        has no effect."""
+        """Execute an attribute of group CTRL: save the tables, restore the tables, or reset the
+        ITS. INIT has no effect."""
         its = self.its
         if attr not in CONTROLS:
             raise _no_attribute(Group.CTRL, attr)

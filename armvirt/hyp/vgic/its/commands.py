@@ -1,8 +1,8 @@
 """The command queue of an ITS, and a handler for each command (IHI 0069 5.3; kvm/vgic/vgic-its.c).
 
-A handler returns `arch.E_DONE` or the error of the command. The ITS skips a command in error, and
-the queue does not stall, as in KVM, because GITS_TYPER.SEIS is 0. The trace shows every command and
-its error.
+A handler returns `arch.E_DONE` or the error number of the command. After an error, the ITS
+continues with the next command and the queue does not stall, as in KVM, because GITS_TYPER.SEIS is
+0. The trace shows every command and its error.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Handler = Callable[..., int]
 
 
 class Command(NamedTuple):
-    """An ITS command. ``operands`` has the names of the fields that ``handler`` takes, in order.
-    ``layout`` has the bit positions of these fields (`arch.FIELDS`)."""
+    """An ITS command. ``operands`` has the names of the fields that the caller passes to
+    ``handler``, in order. ``layout`` has the bit positions of these fields (`arch.FIELDS`)."""
 
     name: str
     operands: tuple[str, ...]
@@ -36,8 +36,8 @@ class Command(NamedTuple):
 
 
 def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
-    """Map or unmap a device. If the device is mapped already, its events are unmapped first,
-    because MAPD invalidates the cached data of the device (IHI 0069 5.3, MAPD)."""
+    """Map a device, or unmap the device if V = 0. If the device is mapped already, its events are
+    unmapped first, because MAPD invalidates the cached data of the device (IHI 0069 5.3, MAPD)."""
     if tables.entry_address(its, DEVICE_TABLE, device_id) is None:
         return arch.E_MAPD_DEVICE_OOR
     if valid and size + 1 > arch.ID_BITS:
@@ -51,8 +51,8 @@ def _mapd(its: Its, device_id: int, size: int, itt: int, valid: int) -> int:
 
 
 def _mapti(its: Its, device_id: int, event_id: int, intid: int, icid: int) -> int:
-    """Map an event to an LPI and a collection, which MAPC may map later. An event that is mapped
-    already keeps its translation (UNPREDICTABLE in the architecture)."""
+    """Map an event to an LPI and a collection. MAPC may map the collection later. If the event is
+    mapped already, its translation does not change (UNPREDICTABLE in the architecture)."""
     device = its.devices.get(device_id)
     if device is None:
         return arch.E_MAPTI_UNMAPPED_DEVICE
@@ -104,8 +104,8 @@ def _int(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _clear(its: Its, device_id: int, event_id: int) -> int:
-    """Clear the pending state of an LPI, even if a list register has this state. Unlike this
-    function, KVM does not look at the list registers."""
+    """Clear the pending state of an LPI. If a list register has this state, the state is cleared
+    there too. (KVM does not clear the state in a list register.)"""
     event = its.find(device_id, event_id)
     if event is None:
         return arch.E_CLEAR_UNMAPPED_INTERRUPT
@@ -127,8 +127,8 @@ def _inv(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _mapc(its: Its, icid: int, rdbase: int, valid: int) -> int:
-    """Map a collection to a vCPU, or unmap the collection if V = 0. With V = 0 RDbase is ignored;
-    KVM checks it."""
+    """Map a collection to a vCPU, or unmap the collection if V = 0. With V = 0 RDbase is ignored.
+    (KVM checks RDbase also with V = 0.)"""
     if not valid:
         its.free_collection(icid)
         return arch.E_DONE
@@ -149,8 +149,8 @@ def _invall(its: Its, icid: int) -> int:
 
 
 def _movall(its: Its, source: int, target: int) -> int:
-    """Move every LPI of one redistributor to another redistributor, including the LPIs of other
-    ITSs."""
+    """Move every LPI of one redistributor to another redistributor. The command also moves the LPIs
+    that other ITSs map."""
     dist = its.dist
     if not dist.has_vcpu(source) or not dist.has_vcpu(target):
         return arch.E_MOVALL_PROCNUM_OOR
@@ -160,7 +160,7 @@ def _movall(its: Its, source: int, target: int) -> int:
 
 
 def _sync(_: Its) -> int:
-    """Do nothing: every command takes effect before the ITS reads the next command."""
+    """Do nothing, because every command has taken effect before the ITS reads the next command."""
     return arch.E_DONE
 
 
@@ -180,13 +180,13 @@ COMMANDS: dict[int, Command] = {
 
 
 def process(its: Its) -> None:
-    """Execute the commands from GITS_CREADR to GITS_CWRITER, while the ITS is enabled, up to the
-    limit of work of one guest access: `STEPS` steps (`armvirt.hyp.vgic.backlog`).
+    """Execute the commands from GITS_CREADR to GITS_CWRITER while the ITS is enabled. One call does
+    at most as much work as one guest access may do: `STEPS` steps (`armvirt.hyp.vgic.backlog`).
 
-    A command costs one step, and one more step for each LPI that the command changes. A command
-    that changes many LPIs starts a job. The next command waits until this job is done. The commands
-    that are left are executed at the guest's next accesses, and every `backlog.SLICE_NS` of guest
-    time.
+    A command counts as one step, plus one step for each LPI that the command changes. A command
+    that changes many LPIs can need several guest accesses. The next command waits until the work of
+    this command is done. The remaining commands are executed at the guest's next accesses, and by a
+    timer every `backlog.SLICE_NS` ns of guest time.
     """
     base, size = its.cbaser & arch.CBASER_ADDRESS, arch.queue_size(its.cbaser)
     backlog = its.dist.backlog
@@ -205,7 +205,7 @@ def process(its: Its) -> None:
 
 
 def execute(its: Its, data: bytes) -> None:
-    """Execute one command of 32 bytes."""
+    """Execute one command. ``data`` has the 32 bytes of the command."""
     value = int.from_bytes(data, "little")
     command = COMMANDS.get(value & 0xFF)
     bus = its.dist.bus

@@ -1,4 +1,4 @@
-"""The register frame GITS of an ITS, for MMIO accesses of a vCPU."""
+"""The register frame GITS of an ITS, as a vCPU accesses the frame by MMIO."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ CPU_DEVICE_ID = 0  # the DeviceID of a GITS_TRANSLATER write by a CPU
 
 class ItsFrame:
     """The frame GITS: the page of control registers, then the page of GITS_TRANSLATER. A write of
-    16 or 32 bits to GITS_TRANSLATER is a message; the value is the EventID.
+    16 or 32 bits to GITS_TRANSLATER is a message, whose EventID is the written value.
 
-    If a CPU writes GITS_TRANSLATER, the board chooses the DeviceID. The DeviceID is 0 here, as in
-    QEMU's virt board. KVM ignores the write.
+    If a CPU writes GITS_TRANSLATER, the DeviceID of the message depends on the board. Here the
+    DeviceID is 0, as in QEMU's virt board. (KVM ignores the write.)
     """
 
     name = "GITS"
@@ -30,8 +30,8 @@ class ItsFrame:
 
     @cached_property
     def _registers(self) -> ModuleType:
-        """The module of the ITS registers. The module is imported at the first access, because few
-        guests use the ITS."""
+        """The module `armvirt.hyp.vgic.its.registers`. The module is imported at the first access
+        to the frame, because few guests use the ITS."""
         from armvirt.hyp.vgic.its import registers
 
         return registers

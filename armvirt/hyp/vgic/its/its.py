@@ -1,8 +1,9 @@
 """An Interrupt Translation Service, which translates a DeviceID and an EventID to an LPI and its
 target vCPU (kvm/vgic/vgic-its.c).
 
-The maps are Python objects, as they are C objects in KVM. The guest provides tables, whose sizes
-limit the number of entries. `armvirt.hyp.vgic.its.tables` saves the maps in these tables.
+The mappings of devices, events and collections are Python objects; in KVM they are C objects. The
+guest provides tables in its memory. The sizes of the tables limit the number of mappings.
+`armvirt.hyp.vgic.its.tables` saves the mappings in the guest's tables.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ TYPES = (arch.TYPE_DEVICE, arch.TYPE_COLLECTION)
 
 
 class Collection:
-    """A collection of events with the same target vCPU. ``target`` is None while MAPC has not
-    mapped the collection; MAPTI can name a collection before MAPC maps it."""
+    """A collection of events that have the same target vCPU. ``target`` is the id of this vCPU,
+    None if MAPC has not mapped the collection. MAPTI can name a collection before MAPC maps the
+    collection."""
 
     __slots__ = ("icid", "target")
 
@@ -40,8 +42,8 @@ class Collection:
 
 
 class Event:
-    """The translation of an EventID of a device. A message has no effect while MAPC has not mapped
-    the collection."""
+    """The translation of an EventID of a device to an LPI and a collection. A message for this
+    event has no effect if MAPC has not mapped the collection."""
 
     __slots__ = ("collection", "lpi")
 
@@ -50,8 +52,9 @@ class Event:
 
 
 class Device:
-    """A device, by DeviceID, with its events by EventID. The ITT at address ``itt`` has one entry
-    for each EventID; an EventID has ``event_bits`` bits."""
+    """A device that MAPD has mapped. ``events`` has the mapped events by EventID. An EventID has
+    ``event_bits`` bits. ``itt`` is the address of the Interrupt Translation Table, which has one
+    entry for each EventID."""
 
     __slots__ = ("device_id", "event_bits", "events", "itt")
 
@@ -66,8 +69,8 @@ class Its:
     ``base`` is the address of the ITS, None before user space sets the address. ``cbaser``,
     ``creadr`` and ``cwriter`` are the registers of the command queue. ``baser`` has GITS_BASER0
     (devices) and GITS_BASER1 (collections). ``events`` is the number of mapped events. ``executed``
-    is True if the command at GITS_CREADR was executed, and the job that changes its LPIs may be
-    under way.
+    is True if the ITS has executed the command at GITS_CREADR, but GITS_CREADR has not advanced
+    because LPIs still have to change (`armvirt.hyp.vgic.backlog`).
     """
 
     #: The attributes that are saved without a conversion; `state` also has the maps.
@@ -86,13 +89,14 @@ class Its:
         self.forget()
 
     def reset(self) -> None:
-        """Reset to the state after creation (KVM_DEV_ARM_ITS_CTRL_RESET). The address stays. LPIs
-        that only this ITS maps are removed."""
+        """Reset to the state after creation (KVM_DEV_ARM_ITS_CTRL_RESET). The address of the ITS
+        does not change. An LPI is removed if no other ITS maps the LPI."""
         self.free_devices()
         self.forget()
 
     def forget(self) -> None:
-        """Reset to the state after creation, without maps. The caller removes the LPIs."""
+        """Reset to the state after creation, and remove the mappings of devices, events and
+        collections. The LPIs are not removed; the caller removes the LPIs."""
         self.devices.clear()
         self.collections.clear()
         self.enabled = self.executed = False
@@ -106,8 +110,8 @@ class Its:
 
     @staticmethod
     def sanitised_baser(index: int, value: int) -> int:
-        """The value that GITS_BASER<n> has after a write of ``value``. Type, entry size and page
-        size are read-only, and a collection table is always flat."""
+        """The value that GITS_BASER<n> (n is ``index``) has after a write of ``value``. The fields
+        Type, Entry_Size and Page_Size are read-only. A collection table is always flat."""
         value &= ~(
             arch.BASER_READ_ONLY
             | arch.BASER_PAGE_SIZE
@@ -122,7 +126,7 @@ class Its:
 
     @property
     def doorbell(self) -> int | None:
-        """The address of GITS_TRANSLATER; None before user space sets the address of the ITS."""
+        """The address of GITS_TRANSLATER. None before user space sets the address of the ITS."""
         return None if self.base is None else self.base + GITS_TRANSLATER
 
     @property
@@ -136,11 +140,13 @@ class Its:
         return None if device is None else device.events.get(event_id)
 
     def trigger(self, device_id: int, event_id: int) -> int:
-        """Make the LPI of an event pending: a device has written the EventID, or the ITS executes
-        INT. Returns `arch.E_DONE`, or the error if no LPI became pending.
+        """Make the LPI of an event pending, because a device has written the EventID or because the
+        ITS executes the command INT. Return `arch.E_DONE`, or an error number if no LPI became
+        pending.
 
-        After MOVALL the LPI can be on another redistributor than the target of its collection. The
-        message moves the LPI to the target if the LPI is not pending.
+        After MOVALL, the redistributor that holds the LPI can differ from the target of the event's
+        collection. If the LPI is not pending, the message first moves the LPI to the target of the
+        collection.
         """
         if not self.enabled:
             return arch.E_BUSY
@@ -177,15 +183,15 @@ class Its:
         self._release(gone.values())
 
     def _release(self, devices: Iterable[Device]) -> None:
-        """Release the LPIs of devices that are unmapped already. The work is a job, which later
-        guest accesses can finish (`armvirt.hyp.vgic.backlog`)."""
+        """Release the LPIs of the events of devices that are unmapped already. If there are many
+        LPIs, later guest accesses finish this work (`armvirt.hyp.vgic.backlog`)."""
         intids = [event.lpi.intid for device in devices for event in device.events.values()]
         self.events -= len(intids)
         self.dist.backlog.add(RELEASE, None, intids)
 
     def map_event(self, device: Device, event_id: int, collection: Collection, intid: int) -> None:
-        """Map an event to the LPI ``intid``. The caller has checked that the event is not mapped
-        and that the ids are valid."""
+        """Map the EventID ``event_id`` of a device to the LPI ``intid``. The caller has checked
+        that the event is not mapped and that the ids are valid."""
         device.events[event_id] = Event(
             collection, lpis.acquire(self.dist, intid, collection.target)
         )
@@ -198,8 +204,9 @@ class Its:
         lpis.release(self.dist, event.lpi)
 
     def map_collection(self, icid: int, target: int | None) -> Collection:
-        """Create a collection, or change the target of a collection. If the target changes, the
-        LPIs of the collection move to the new target with their pending state."""
+        """Create a collection, or change the target of a collection. ``target`` is a vCPU id, None
+        if MAPC has not mapped the collection. If the target changes, the LPIs of the collection
+        move with their pending state to the new target."""
         collection = self.collections.get(icid)
         if collection is None:
             collection = self.collections[icid] = Collection(icid, target)
@@ -212,8 +219,8 @@ class Its:
 
     def free_collection(self, icid: int) -> None:
         """Unmap a collection. The events of the collection stay mapped, but their LPIs have no
-        target until MAPC maps the collection again (IHI 0069 5.3, MAPC). KVM removes the events
-        from the collection for ever."""
+        target until MAPC maps the collection again (IHI 0069 5.3, MAPC). In KVM the events lose
+        their collection: a later MAPC does not give their LPIs a target."""
         collection = self.collections.get(icid)
         if collection is None:
             return
@@ -223,7 +230,7 @@ class Its:
             del self.collections[icid]
 
     def free_collections(self) -> None:
-        """Unmap all collections. The function walks over all events once."""
+        """Unmap all collections. The function walks only once over all events of the ITS."""
         self.dist.backlog.spend(self.events + len(self.devices) + len(self.collections))
         events = [event for device in self.devices.values() for event in device.events.values()]
         moving = dict.fromkeys(
@@ -236,7 +243,7 @@ class Its:
         self.dist.backlog.add("move to", None, moving)
 
     def events_of(self, collection: Collection) -> Iterator[Event]:
-        """The events of a collection. The function walks over all events."""
+        """The events of a collection. The function has to walk over all events of the ITS."""
         self.dist.backlog.spend(self.events + len(self.devices))
         return (
             e
@@ -248,8 +255,9 @@ class Its:
     # State ---------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, object]]:
-        """The translations as rows of plain data. ``vcpu`` is None if the collection is not
-        mapped."""
+        """The translations of all events. The result has one dict of plain data for each event.
+        ``vcpu`` is the vCPU whose redistributor holds the LPI, None if no redistributor holds the
+        LPI."""
         return [
             {
                 "device": device.device_id,
@@ -263,7 +271,8 @@ class Its:
         ]
 
     def state(self) -> dict[str, object]:
-        """The registers and the maps as plain data. `armvirt.hyp.vgic.state` saves the LPIs."""
+        """The registers and the mappings of the ITS as plain data. The LPIs are saved by
+        `armvirt.hyp.vgic.state`."""
         return {
             "version": STATE_VERSION,
             **fields_of(self, self.SAVED),
@@ -275,7 +284,8 @@ class Its:
 
     def load(self, state: State) -> None:
         """Restore the result of `state`. The caller `load_all` has created the LPIs with
-        ``references`` 0. This method adds one reference for each event."""
+        ``references`` = 0. This method adds 1 to the ``references`` of an LPI for each event of the
+        LPI."""
         checked(state, "Its", STATE_VERSION)
         load_fields(self, self.SAVED, state)
         self.collections = {icid: Collection(icid, target) for icid, target in state["collections"]}
@@ -296,7 +306,8 @@ def _events(device: Device) -> list[list[int]]:
 
 
 def enable_lpis(dist: Distributor) -> None:
-    """Make LPIs available. A GICv3 has LPIs from its first ITS on."""
+    """Make LPIs available, and set GICR_PROPBASER to its reset value if it is 0. The caller adds an
+    ITS to the GICv3; a GICv3 without an ITS has no LPIs."""
     if not dist.has_its:
         dist.has_its = True
         dist.backlog.worker = lpis.LpiWorker(dist)
@@ -305,7 +316,7 @@ def enable_lpis(dist: Distributor) -> None:
 
 def load_all(dist: Distributor, all_its: Sequence[Its], state: dict[str, Any]) -> None:
     """Restore the LPIs and the ITSs from the state of a vGIC. `armvirt.hyp.vgic.state` restores
-    GICR_PROPBASER, the redistributors, the ap_lists and the backlog."""
+    GICR_PROPBASER, the redistributors, the ap_lists, and the unfinished work on LPIs."""
     enabled = {cpu["vcpu_id"]: cpu["lpis_enabled"] for cpu in state["cpus"]}
     dist.lpis = {}
     for saved in state["lpis"]:

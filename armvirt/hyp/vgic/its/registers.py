@@ -1,5 +1,6 @@
-"""The register frame GITS of an ITS (IHI 0069 12.19; kvm/vgic/vgic-its.c). Each register is bound
-by name to a row of `armvirt.arch.gic`."""
+"""The register frame GITS of an ITS (IHI 0069 12.19; kvm/vgic/vgic-its.c). `armvirt.arch.gic` has a
+table with the offset and the size of each register. This module binds each row of the table, by
+name, to the functions that read and write the register."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ Write = Callable[[Its, int], None]
 
 
 class ItsRegister(NamedTuple):
-    """A register of an ITS, with the functions that read and write the register. Without ``write``
-    the register is WI. User space writes with ``user_write`` if it is set, else with ``write``."""
+    """A register of an ITS, and the functions that read and write the register. If ``write`` is
+    None, the register is WI. User space writes with ``user_write``, or with ``write`` if
+    ``user_write`` is None."""
 
     name: str
     read: Read
@@ -36,7 +38,8 @@ class ItsRegister(NamedTuple):
 
 
 class BoundRegister(NamedTuple):
-    """A register, with its row in the register tables of `armvirt.arch.gic`."""
+    """A register of an ITS, and its row (offset and size) in the register tables of
+    `armvirt.arch.gic`."""
 
     row: MmioRow
     register: ItsRegister
@@ -47,8 +50,8 @@ def _read_ctlr(its: Its) -> int:
 
 
 def _write_ctlr(its: Its, value: int) -> None:
-    """Write GITS_CTLR.Enabled. Without a valid queue and two valid tables, a write of 1 is
-    UNPREDICTABLE; here the write is ignored, as in KVM."""
+    """Write GITS_CTLR.Enabled. If the command queue or one of the two tables is not valid, a write
+    of 1 is UNPREDICTABLE in the architecture. Here such a write is ignored, as in KVM."""
     enable = bool(value & arch.CTLR_ENABLED)
     if enable and not its.enabled and not (its.cbaser & its.baser[0] & its.baser[1] & arch.VALID):
         return
@@ -61,7 +64,8 @@ def _read_iidr(its: Its) -> int:
 
 
 def _restore_iidr(its: Its, value: int) -> None:
-    """Restore GITS_IIDR.Revision, which selects the layout of the saved tables."""
+    """Restore GITS_IIDR.Revision, which selects the layout of the saved tables. KvmError EINVAL if
+    there is no layout with this number."""
     revision = gic.iidr_revision(value)
     if revision >= ABI_REVISIONS:
         raise KvmError("EINVAL", f"there is no ITS table layout {revision}")
@@ -69,8 +73,8 @@ def _restore_iidr(its: Its, value: int) -> None:
 
 
 def _read_typer(_: Its) -> int:
-    """GITS_TYPER: physical LPIs, ITT entries of 8 bytes, EventIDs and DeviceIDs of 16 bits. PTA is
-    0: RDbase is a processor number."""
+    """GITS_TYPER. The ITS has physical LPIs, ITT entries of 8 bytes, EventIDs of 16 bits, and
+    DeviceIDs of 16 bits. PTA is 0: RDbase is a processor number."""
     bits = arch.ID_BITS - 1
     sizes = bits << arch.TYPER_IDBITS_SHIFT | bits << arch.TYPER_DEVBITS_SHIFT
     return arch.TYPER_PHYSICAL | arch.ENTRY_SIZE - 1 << arch.TYPER_ITT_ENTRY_SHIFT | sizes
@@ -86,8 +90,8 @@ def _write_cbaser(its: Its, value: int) -> None:
 
 
 def _write_cwriter(its: Its, value: int) -> None:
-    """Write GITS_CWRITER and execute commands. An offset beyond the queue is ignored. Retry has no
-    effect, because Stalled is never set."""
+    """Write GITS_CWRITER and execute commands. The write is ignored if the offset is beyond the end
+    of the queue. The bit Retry has no effect, because GITS_CREADR.Stalled is never set."""
     offset = value & arch.OFFSET
     if offset < arch.queue_size(its.cbaser):
         its.cwriter = offset
@@ -109,7 +113,7 @@ def _read_baser(index: int, its: Its) -> int:
 
 def _write_baser(index: int, its: Its, value: int) -> None:
     """Write GITS_BASER<n>. The write is ignored while the ITS is enabled. A write of Valid = 0
-    unmaps the devices or the collections."""
+    unmaps all devices (n = 0) or all collections (n = 1)."""
     if its.enabled:
         return
     its.baser[index] = its.sanitised_baser(index, value)
@@ -151,7 +155,8 @@ BINDINGS: tuple[ItsRegister, ...] = (
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[ItsRegister]) -> dict[int, BoundRegister]:
-    """The registers by the offset of each 32-bit word. `match` pairs each row with its binding."""
+    """The registers by offset; a 64-bit register is also at the offset of its upper 32 bits.
+    `match` pairs each row of the register table with the binding of the same name."""
     bound = (BoundRegister(*pair) for pair in match(rows, bindings))
     return {offset: each for each in bound for offset in range(each.row.offset, each.row.end, 4)}
 
@@ -160,14 +165,16 @@ REGISTERS: dict[int, BoundRegister] = bind(GITS_ROWS, BINDINGS)
 
 
 def lookup(offset: int, size: int) -> BoundRegister | None:
-    """The register for an access by the guest. None if no register accepts the access."""
+    """The register for a guest's access of ``size`` bytes at ``offset``. None if there is no
+    register, or if the size or the alignment of the access is wrong."""
     bound = REGISTERS.get(offset)
     return bound if bound is not None and size in bound.row.widths and offset % size == 0 else None
 
 
 def read(its: Its, offset: int, size: int) -> int:
-    """Read for the guest; 0 if no register accepts the access. Before the read, the ITS continues
-    the LPI jobs and the commands that earlier accesses left, up to the limit of work of one access
+    """Read ``size`` bytes at ``offset`` for the guest. The value is 0 if `lookup` finds no
+    register. Before the read, the ITS continues the work on LPIs and the commands that earlier
+    accesses have not finished. This work is limited to the work of one guest access
     (`armvirt.hyp.vgic.backlog`)."""
     bound = lookup(offset, size)
     if bound is None:
@@ -179,8 +186,10 @@ def read(its: Its, offset: int, size: int) -> int:
 
 
 def write(its: Its, offset: int, size: int, value: int) -> None:
-    """Write for the guest; no effect if no register accepts the access. A write of one half of a
-    register keeps the other half."""
+    """Write ``size`` bytes at ``offset`` for the guest. The write has no effect if `lookup` finds
+    no register. If the guest writes one half of a register, the other half does not change. Before
+    the write, the ITS continues the work on LPIs that earlier accesses have not finished
+    (`armvirt.hyp.vgic.backlog`)."""
     bound = lookup(offset, size)
     if bound is None or bound.register.write is None:
         return
@@ -194,8 +203,8 @@ def write(its: Its, offset: int, size: int, value: int) -> None:
 
 def user_register(offset: int) -> BoundRegister:
     """The register at ``offset``, for save and restore by user space. KvmError ENXIO if there is no
-    register, EINVAL for an unaligned offset. Offsets from GITS_TYPER up to the ID registers must be
-    aligned to 8 bytes, as in KVM, other offsets to 4 bytes."""
+    register, EINVAL if the offset is not aligned. As in KVM, offsets from GITS_TYPER up to the ID
+    registers must be multiples of 8 bytes. Other offsets must be multiples of 4 bytes."""
     first, last = gic.OFFSETS["GITS_TYPER"], gic.OFFSETS["GITS_PIDR4"]
     if offset % (8 if first <= offset < last else 4):
         raise KvmError("EINVAL", f"ITS register offset {offset:#x} is not aligned")
@@ -206,13 +215,15 @@ def user_register(offset: int) -> BoundRegister:
 
 
 def user_read(its: Its, offset: int) -> int:
-    """Save a whole register for user space. The errors are those of `user_register`."""
+    """Read a whole register for a save by user space. The errors are the errors of
+    `user_register`."""
     return user_register(offset).register.read(its)
 
 
 def user_write(its: Its, offset: int, value: int) -> None:
-    """Restore a whole register for user space. The errors are those of `user_register`, EINVAL for
-    a value that the register cannot have, and EBUSY for GITS_CREADR of an enabled ITS."""
+    """Write a whole register for a restore by user space. The errors are the errors of
+    `user_register`. Also KvmError EINVAL if the register cannot have the value, and EBUSY for
+    GITS_CREADR while the ITS is enabled."""
     bound = user_register(offset)
     write = bound.register.user_write or bound.register.write
     if write is not None:

@@ -1,8 +1,9 @@
-"""The tables of an ITS in guest memory: the addresses of entries, and save and restore of the maps
-(kvm/vgic/vgic-its.c).
+"""The tables of an ITS in guest memory (kvm/vgic/vgic-its.c). The module computes the addresses of
+table entries, and saves and restores the mappings of devices, events and collections.
 
-MAPD and DISCARD write an invalid entry when they unmap a device or an event, so that a restore does
-not find an entry of an earlier save. No other table entry is written before the next save.
+When MAPD unmaps a device or DISCARD unmaps an event, the ITS writes an invalid entry into the
+table. Therefore a restore does not find an entry of an earlier save. The ITS writes all other
+entries only at a save.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from armvirt.hyp.vgic.vm_interface import fetch_entry, store
 
 _IDS = 1 << arch.ID_BITS
 Restore = Callable[[int, int], int]
-"""Takes an id and its entry; returns the distance to the next id, 0 after the last id."""
+"""A function that restores one table entry. The arguments are an id (DeviceID or EventID) and its
+table entry. The result is the distance to the next id that has an entry, 0 after the last id."""
 
 
 def entry_address(its: Its, table: int, number: int) -> int | None:
-    """The address of the table entry of a DeviceID or a collection id (kvm vgic_its_check_id). None
-    if the guest's table has no entry for the id, or if the entry is outside guest memory."""
+    """The address of the table entry of a DeviceID or a collection id (kvm vgic_its_check_id).
+    ``table`` is `DEVICE_TABLE` or `COLLECTION_TABLE`, ``number`` is the id. None if the guest's
+    table has no entry for the id, or if the entry is outside guest memory."""
     baser = its.baser[table]
     if number >= _IDS:
         return None
@@ -51,14 +54,14 @@ def _second_level(its: Its, baser: int, number: int) -> int | None:
 
 
 def clear_device(its: Its, device_id: int) -> None:
-    """Write an invalid entry into the device table, for a device that MAPD unmapped."""
+    """Write an invalid entry into the device table for a device that MAPD has unmapped."""
     address = entry_address(its, DEVICE_TABLE, device_id)
     if address is not None:
         _write(its, address, 0)
 
 
 def clear_event(its: Its, device: Device, event_id: int) -> None:
-    """Write an invalid entry into the ITT for an event that DISCARD unmapped."""
+    """Write an invalid entry into the device's ITT for an event that DISCARD has unmapped."""
     _write(its, device.itt + event_id * arch.ENTRY_SIZE, 0)
 
 
@@ -75,8 +78,9 @@ def _save_entry(its: Its, address: int, entry: int) -> None:
 
 
 def save(its: Its) -> None:
-    """Save the maps into the tables (KVM_DEV_ARM_ITS_SAVE_TABLES). KvmError EFAULT for a table
-    outside guest memory, EINVAL for a device without an entry in the device table."""
+    """Save the mappings of devices, events and collections into the tables in guest memory
+    (KVM_DEV_ARM_ITS_SAVE_TABLES). KvmError EFAULT if a table is outside guest memory, EINVAL if the
+    device table has no entry for a device."""
     if its.baser[DEVICE_TABLE] & arch.VALID:
         _save_devices(its)
     if its.baser[COLLECTION_TABLE] & arch.VALID:
@@ -84,8 +88,8 @@ def save(its: Its) -> None:
 
 
 def _following(ids: list[int], most: int) -> list[tuple[int, int]]:
-    """Each id with the distance to the next id; a distance above ``most`` becomes ``most``. The
-    last id has the distance 0."""
+    """Pairs of an id and the distance to the next id in ``ids``. If the distance is greater than
+    ``most``, the pair has ``most``. The last id has the distance 0."""
     return (
         [(one, min(other - one, most)) for one, other in pairwise(ids)] + [(ids[-1], 0)]
         if ids
@@ -113,8 +117,9 @@ def _save_events(its: Its, device: Device) -> None:
 
 
 def _save_collections(its: Its) -> None:
-    """Write the entries of the collections one after the other, in any order. An invalid entry
-    follows if the table has room."""
+    """Write one table entry for each collection. An entry contains its collection id, so the
+    entries are in any order without gaps. If the table has space, an invalid entry after the last
+    entry marks the end."""
     address = arch.table_address(its.baser[COLLECTION_TABLE])
     for collection in its.collections.values():
         target = arch.NOT_MAPPED if collection.target is None else collection.target
@@ -128,9 +133,10 @@ def _save_collections(its: Its) -> None:
 
 
 def restore(its: Its) -> None:
-    """Restore the maps from the tables (KVM_DEV_ARM_ITS_RESTORE_TABLES). KvmError EINVAL for an
-    invalid table, EEXIST for an id that is mapped already, EFAULT for a table outside guest memory.
-    After an error nothing is mapped."""
+    """Restore the mappings of devices, events and collections from the tables in guest memory
+    (KVM_DEV_ARM_ITS_RESTORE_TABLES). KvmError EINVAL if a table is invalid, EEXIST if an id is
+    mapped already, EFAULT if a table is outside guest memory, ENOMEM if there are more than
+    `MAX_EVENTS` events. After an error, nothing is mapped."""
     try:
         if its.baser[COLLECTION_TABLE] & arch.VALID:
             _restore_collections(its)
@@ -167,8 +173,9 @@ def _restore_collections(its: Its) -> None:
 
 
 def _scan(its: Its, base: int, first: int, entries: int, restore_entry: Restore) -> bool:
-    """Walk over a table, from each entry to the next entry by the distance in the entry (kvm
-    scan_its_table). True if the walk found the last entry."""
+    """Walk over a table, and call ``restore_entry`` for each entry (kvm scan_its_table).
+    ``restore_entry`` returns the distance to the next entry. Return True if the walk found the last
+    entry (distance 0), False if the walk reached the end of the table."""
     index = 0
     while index < entries:
         offset = restore_entry(first + index, _read(its, base + index * arch.ENTRY_SIZE))

@@ -14,8 +14,8 @@ from armvirt.records import NamedTuple
 
 
 def distributor_map(model: int) -> RegisterMap:
-    """The registers of GICD of a GICv2 or a GICv3. A GICv3 does not import the module of the
-    GICv2."""
+    """The registers of GICD of a GICv2 or a GICv3. For a GICv3, the module of the GICv2 is not
+    imported."""
     if model == 2:
         from armvirt.hyp.vgic.registers import mmio_v2
 
@@ -25,7 +25,8 @@ def distributor_map(model: int) -> RegisterMap:
 
 class Frame(Protocol):
     """A register frame. ``vcpu_id`` is the vCPU that accesses the frame. Offsets and sizes are in
-    bytes. No access aborts."""
+    bytes. No access causes an external abort: a wrong read returns 0, and a wrong write is
+    ignored."""
 
     name: str
 
@@ -35,7 +36,7 @@ class Frame(Protocol):
 
 
 class PlacedFrame(NamedTuple):
-    """A register frame at the IPA ``base``. Sizes are in bytes."""
+    """A register frame at the IPA ``base``. ``size`` is in bytes."""
 
     base: int
     size: int
@@ -46,8 +47,8 @@ class PlacedFrame(NamedTuple):
 
 
 class DistributorFrame:
-    """The frame GICD. In a GICv2, a vCPU accesses the fields of its own private interrupts
-    there."""
+    """The frame GICD. In a GICv2, GICD also has the fields of private interrupts; a vCPU accesses
+    the fields of its own private interrupts."""
 
     name = "GICD"
 
@@ -69,10 +70,11 @@ class DistributorFrame:
 
 
 class RedistributorFrame:
-    """The frames GICR: the redistributors of one region. Any vCPU may access any redistributor.
+    """The redistributors (GICR) of one region. Any vCPU may access any redistributor.
 
-    An access to a frame RD_base first continues the jobs on LPIs that earlier accesses left
-    (`armvirt.hyp.vgic.backlog`), up to the limit of work of one access.
+    Before an access to a frame RD_base, the vGIC continues the work on LPIs that earlier accesses
+    have not finished. This work is limited to the work of one guest access
+    (`armvirt.hyp.vgic.backlog`).
     """
 
     name = "GICR"
@@ -110,6 +112,6 @@ class RedistributorFrame:
 
 
 def redistributor_map(offset: int) -> RegisterMap:
-    """The registers of the frame at ``offset`` (bytes from the start of a redistributor): RD_base
-    or SGI_base."""
+    """The registers of the frame RD_base or SGI_base. ``offset`` is in bytes from the start of a
+    redistributor, and selects the frame."""
     return SGI_MAP if offset >= GICR_FRAME_SIZE else RD_MAP

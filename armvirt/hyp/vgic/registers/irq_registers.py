@@ -1,8 +1,8 @@
-"""The registers of GICD and GICR with a field for each INTID (kvm/vgic/vgic-mmio.c): enable,
+"""The registers of GICD and GICR that have a field for each INTID (kvm/vgic/vgic-mmio.c): enable,
 pending, active, priority, group, configuration.
 
-Every write ends in `Distributor.queue`. `RegisterMap` folds list registers before an access to
-pending or active state, so the fields of `VgicIrq` are up to date here.
+Every write ends in a call of `Distributor.queue`. Before an access to pending or active state,
+`RegisterMap` folds the list registers, so the fields of `VgicIrq` are up to date here.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
 
 
 def restored(irq: VgicIrq) -> None:
-    """Compute ``running`` again after a restore of priority, group or active state. User space may
-    restore these three in any order."""
+    """Set ``running`` to the present priority and group after user space has restored the priority,
+    the group or the active state of an interrupt. User space may restore these three in any order,
+    so ``running`` is computed after each restore."""
     irq.running = lr.priority_and_group(irq)
 
 
@@ -45,8 +46,8 @@ _enabled: GetField = attrgetter("enabled")  # fast, for 32 calls in one read of 
 
 def _enable(dist: Distributor, irq: VgicIrq, _: int) -> None:
     """Enable an interrupt. If the interrupt is level-sensitive and mapped to a host interrupt, its
-    line is sampled first, because the line may have changed while the interrupt was disabled. If
-    the line fell, the host interrupt is deactivated, so that it can fire again."""
+    line is read first, because the line may have changed while the interrupt was disabled. If the
+    line fell, the host interrupt is deactivated, so that the host interrupt can fire again."""
     if irq.hw and irq.level:
         flush.sync_owner(dist, irq)
         was_high = irq.line_level
@@ -67,9 +68,9 @@ def _disable(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _pending(irq: VgicIrq) -> int:
-    """Whether the latch is set or the line is high. The line of an interrupt that is mapped to a
-    host interrupt is read again, because ``line_level`` is out of date while a list register holds
-    the interrupt."""
+    """1 if the latch is set or the line is high, else 0. If the interrupt is level-sensitive and
+    mapped to a host interrupt, the line is read now, because ``line_level`` is out of date while a
+    list register holds the interrupt."""
     if irq.mapped_level and irq.get_input_level is not None:
         return int(irq.pending_latch or irq.get_input_level())
     return int(irq.pending)
@@ -80,8 +81,9 @@ def _raw_latch(irq: VgicIrq) -> int:
 
 
 def _set_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Set the latch for a write of ISPENDR. The host interrupt of a mapped interrupt becomes
-    active, because the guest's end of interrupt will deactivate the host interrupt."""
+    """Set the latch for a write of ISPENDR. If the interrupt is mapped to a host interrupt, make
+    the host interrupt active, because the guest's end of interrupt will deactivate the host
+    interrupt."""
     irq.pending_latch = True
     if irq.hw:
         dist.set_phys_active(irq, True)
@@ -99,8 +101,8 @@ def _clear_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_pending(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Restore the latch. The latch is restored even if the interrupt is level-sensitive now,
-    because user space may restore ICFGR later."""
+    """Restore the latch. The latch is restored even if the interrupt is level-sensitive at this
+    moment, because user space may restore the trigger (ICFGR) later."""
     irq.pending_latch = bool(value)
     dist.queue(irq)
 
@@ -118,7 +120,8 @@ def _clear_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_active(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Make an interrupt active. ``acked`` becomes the vCPU whose ap_list has the interrupt."""
+    """Make an interrupt active for a restore by user space. ``acked`` becomes the vCPU whose
+    ap_list has the interrupt, as if this vCPU had acknowledged the interrupt."""
     irq.active = True
     restored(irq)
     dist.queue(irq)
@@ -149,7 +152,8 @@ def _config(irq: VgicIrq) -> int:
 
 
 def _set_config(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Set the trigger of an SPI. The trigger of SGIs (edge) and PPIs (level) is fixed."""
+    """Set the trigger of an SPI for a write of ICFGR. The write is ignored for SGIs (always
+    edge-triggered) and PPIs (always level-sensitive)."""
     if irq.intid >= FIRST_SPI:
         flush.fold_irq(dist, irq)  # a fold uses the old trigger
         irq.level = not value & 2
@@ -157,11 +161,10 @@ def _set_config(dist: Distributor, irq: VgicIrq, value: int) -> None:
 
 
 def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
-    """The register arrays with a field for each INTID that GICD and GICR have in common. ``prefix``
-    and ``suffix`` make the name of an array: ``{prefix}_IGROUPR{suffix}`` is for example
-    GICR_IGROUPR0.
+    """The register arrays that both GICD and GICR have, with a field for each INTID. ``prefix`` and
+    ``suffix`` make the name of an array: ``{prefix}_IGROUPR{suffix}`` is for example GICR_IGROUPR0.
 
-    For enable, pending and active state, the set register and the clear register read the same
+    The set register and the clear register of the enable, pending or active state read the same
     value. User space clears pending state by a restore of ISPENDR, as in KVM, so ICPENDR is RAZ/WI
     for user space.
     """

@@ -1,5 +1,5 @@
 """The registers of a GICv2 (kvm/vgic/vgic-mmio-v2.c, vgic-v2.c): the distributor GICD (IHI 0048
-4.3), and the CPU interface GICC, which the guest accesses and user space saves and restores.
+4.3) and the CPU interface GICC. The guest accesses both; user space saves and restores both.
 
 The GICD fields of INTIDs 0 to 31 are banked: a vCPU accesses the fields of its own private
 interrupts.
@@ -45,7 +45,7 @@ def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
 
 def _write_ctlr(dist: Distributor, _: VgicCpu, value: int) -> None:
     """Write EnableGrp0 and EnableGrp1 of a GIC without the Security Extensions (IHI 0048 4.3.1).
-    KVM only has bit 0, which enables both groups."""
+    KVM has only bit 0, which enables both groups."""
     dist.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
@@ -58,8 +58,9 @@ def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
-    """Select a revision of the vGIC, as in a GICv3. After this write user space may restore the
-    groups of interrupts (kvm vgic_mmio_uaccess_write_v2_misc)."""
+    """Restore GICD_IIDR, which selects the revision of the vGIC. After this write user space may
+    restore the groups of interrupts (kvm vgic_mmio_uaccess_write_v2_misc). KvmError EINVAL if the
+    vGIC does not have this revision."""
     revision = arch.iidr_revision(value)
     if value != arch.iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
@@ -70,9 +71,9 @@ def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
 
 
 def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
-    """Restore the group of an interrupt. The write is ignored until user space has written
-    GICD_IIDR: without that write the value can come from an older KVM, and an older KVM read a
-    wrong GICD_IGROUPR."""
+    """Restore the group of an interrupt. The write is ignored if user space has not written
+    GICD_IIDR before. In this case the value can come from an old KVM, whose GICD_IGROUPR read a
+    wrong value."""
     if dist.v2_groups_user_writable:
         irq.group = value
         restored(irq)
@@ -80,8 +81,8 @@ def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
 
 
 def _restore_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Make an interrupt pending. ISPENDR does not have the sender of an SGI, so the vCPU itself
-    becomes the sender (kvm __set_pending)."""
+    """Make an interrupt pending for a restore of ISPENDR. ISPENDR has no field for the sender of an
+    SGI, so the target vCPU itself becomes the sender (kvm __set_pending)."""
     if irq.carries_cpuid and irq.target is not None:
         irq.source |= 1 << irq.target
     irq.pending_latch = True
@@ -89,18 +90,20 @@ def _restore_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
 
 
 def _restore_not_pending(dist: Distributor, irq: VgicIrq, _: int) -> None:
-    """Clear the pending state. An SGI is cleared for all senders (kvm __clear_pending)."""
+    """Clear the pending state of an interrupt for a restore of ICPENDR. For an SGI, the pending
+    state of all senders is cleared (kvm __clear_pending)."""
     irq.pending_latch, irq.source = False, 0
     dist.queue(irq)
 
 
 def _active_source(irq: VgicIrq, source: int) -> None:
-    """Set the sender of an SGI that ISACTIVER makes active (kvm vgic_mmio_change_active).
+    """Set the sender of an SGI that a write of ISACTIVER makes active (kvm
+    vgic_mmio_change_active).
 
-    For a guest's write, the caller passes the vCPU itself, as in KVM. For a restore, the caller
-    passes `UNKNOWN_SENDER`: the guest will end the SGI with the CPUID that it read before the save,
-    but ISACTIVER does not have this CPUID. (KVM sets CPUID 0, so an SGI of another sender stays
-    active for ever.)
+    If the guest writes, the caller passes the SGI's target vCPU as the sender, as in KVM. If user
+    space restores, the caller passes `UNKNOWN_SENDER`. The guest will end the SGI with the CPUID
+    that it read before the save, but ISACTIVER does not contain this CPUID. (KVM sets CPUID 0, so
+    an SGI of another sender stays active for ever.)
     """
     if irq.carries_cpuid and not irq.active:
         irq.active_source = source
@@ -111,15 +114,16 @@ def _targets(irq: VgicIrq) -> int:
 
 
 def _single_cpu(dist: Distributor) -> bool:
-    """Whether the VM has a single CPU. GICD_ITARGETSR is then RAZ/WI for the guest (IHI 0048
-    4.3.12). In KVM bit 0 reads as 1."""
+    """Whether the VM has a single vCPU. In this case GICD_ITARGETSR is RAZ/WI for the guest (IHI
+    0048 4.3.12). (In KVM bit 0 reads as 1.)"""
     return len(dist.vcpus) == 1
 
 
 def _pending_banks(banks: dict[str, IrqBank]) -> Iterator[IrqBank]:
-    """The arrays ISPENDR and ICPENDR. The guest cannot write the bits of SGIs, because SPENDSGIR
-    and CPENDSGIR change the pending state of an SGI (IHI 0048 4.3.7). User space reads the same
-    value as the guest, and writes 1 to set or clear the pending state."""
+    """The arrays ISPENDR and ICPENDR. A guest's write to the bit of an SGI is ignored, because the
+    guest changes the pending state of an SGI with SPENDSGIR and CPENDSGIR (IHI 0048 4.3.7). User
+    space reads the same values as the guest. User space writes 1 to ISPENDR to set, and 1 to
+    ICPENDR to clear the pending state of any interrupt."""
     for name, restore in (
         ("GICD_ISPENDR", _restore_pending),
         ("GICD_ICPENDR", _restore_not_pending),
@@ -134,8 +138,8 @@ def _pending_banks(banks: dict[str, IrqBank]) -> Iterator[IrqBank]:
 
 
 def _active_bank(bank: IrqBank) -> IrqBank:
-    """The array ISACTIVER. After a guest's write, the sender of the active SGI is the vCPU itself.
-    After a restore by user space, the sender is unknown."""
+    """The array ISACTIVER. If a guest's write makes an SGI active, the sender of the SGI is the
+    target vCPU itself. If a restore by user space makes an SGI active, the sender is unknown."""
     put, user = bank.put, bank.user
     assert put is not None and user is not None and user.put is not None
     restore_active = user.put
@@ -152,8 +156,8 @@ def _active_bank(bank: IrqBank) -> IrqBank:
 
 
 def _banks() -> list[IrqBank]:
-    """The register arrays that a GICv2 has in common with a GICv3, with other functions for the
-    arrays in which a GICv2 differs."""
+    """The register arrays that both GICv2 and GICv3 have. Some arrays of a GICv2 behave
+    differently; these arrays have other functions for read and write."""
     banks = {bank.name: bank for bank in irq_banks("GICD", "") if bank.name != "GICD_IGRPMODR"}
     group = banks["GICD_IGROUPR"]
     changed = [
@@ -192,11 +196,11 @@ class CpuInterfaceFrame:
     """The frame GICC. On hardware, stage 2 maps the frame GICV at the address of GICC, and an
     access causes no exit.
 
-    Here an access exits, and the virtual CPU interface of the PE completes the access without a
-    fold or a flush. GICV_DIR is in a separate page, which KVM does not map, so each write of
-    GICV_DIR exits and KVM can deactivate an interrupt of another vCPU. Here the vGIC handles a
-    write of GICV_DIR only if ICH_HCR_EL2.TDIR is 1. The same rule applies to a write of
-    ICC_DIR_EL1.
+    Here each access exits, and the virtual CPU interface of the PE completes the access without a
+    fold or a flush. In KVM, GICV_DIR is in a separate page without a stage-2 mapping. Therefore
+    each write of GICV_DIR exits to KVM, and KVM can deactivate an interrupt that is active on
+    another vCPU. Here the vGIC handles a write of GICV_DIR only if ICH_HCR_EL2.TDIR is 1. The same
+    rule applies to a write of ICC_DIR_EL1.
     """
 
     name = "GICC"
@@ -229,7 +233,7 @@ class CpuInterfaceFrame:
 
 
 class UserRegister(NamedTuple):
-    """A register of GICC that user space saves and restores. Without ``write`` the register is
+    """A register of GICC that user space saves and restores. If ``write`` is None, the register is
     WI."""
 
     name: str
@@ -250,8 +254,9 @@ _PMR_SHIFT, _PMR_MASK = VMCR_VPMR_SHIFT + 3, 0x1F
 
 
 def _active_priorities(n: int) -> UserRegister:
-    """GICC_APR<n>, which is ICH_AP1R<n>_EL2 for both groups (kvm vgic_mmio_read_apr). RAZ/WI if the
-    interface has no register ``n``."""
+    """The register GICC_APR<n>, which is ICH_AP1R<n>_EL2 and contains both groups (kvm
+    vgic_mmio_read_apr). The register is RAZ/WI if the CPU interface has no active-priority register
+    ``n``."""
 
     def read(cpu: VgicCpu) -> int:
         return cpu.active_priorities(1)[n] if n < cpu.nr_aprs else 0

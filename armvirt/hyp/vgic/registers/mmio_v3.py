@@ -26,12 +26,12 @@ def _read_ctlr(dist: Distributor, _: VgicCpu) -> int:
 
 def _write_ctlr(dist: Distributor, _: VgicCpu, value: int) -> None:
     """Write EnableGrp0 and EnableGrp1 of a GIC with a single Security state (IHI 0069 12.9.4). KVM
-    only has EnableGrp1, which enables both groups."""
+    has only EnableGrp1, which enables both groups."""
     dist.set_enables(value & (arch.GICD_CTLR_ENABLE_GRP0 | arch.GICD_CTLR_ENABLE_GRP1))
 
 
 def _read_typer(dist: Distributor, _: VgicCpu) -> int:
-    """GICD_TYPER. Only with an ITS, the GIC supports LPIs and has INTIDs of 16 bits."""
+    """GICD_TYPER. If the VM has an ITS, the GIC supports LPIs, and INTIDs have 16 bits."""
     lpis, id_bits = (arch.GICD_TYPER_LPIS, LPI_ID_BITS) if dist.has_its else (0, ID_BITS)
     return (
         (dist.nr_irqs // 32 - 1) & 31
@@ -46,8 +46,8 @@ def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
-    """Restore GICD_IIDR.Revision, which may be an older revision. The other fields are
-    read-only."""
+    """Restore GICD_IIDR.Revision. The revision may be older than the revision of a new vGIC.
+    KvmError EINVAL if the vGIC does not have this revision, or if another field differs."""
     revision = arch.iidr_revision(value)
     if value != arch.iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")
@@ -98,8 +98,8 @@ GICD_BINDINGS: tuple[Binding, ...] = (
 
 
 def _spis(dist: Distributor, _: VgicCpu, first: int, count: int) -> Sequence[VgicIrq]:
-    """The SPIs whose fields are in the register that an access to GICD reads or writes. The fields
-    of private interrupts are RES0 in GICD, because the redistributors have them."""
+    """The SPIs whose fields are in the part of GICD that an access reads or writes. In GICD the
+    fields of private interrupts are RES0, because these fields are in the redistributors."""
     return dist.spis(first, count)
 
 
@@ -111,9 +111,10 @@ GICR_IIDR = arch.iidr(0)
 
 
 def _read_gicr_ctlr(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_CTLR. RWP is 1 while EnableLPIs is 0 and a job on LPIs (`armvirt.hyp.vgic.backlog`) is
-    under way. From revision 3 of the vGIC on, CES and IR are 1: the guest can clear EnableLPIs, and
-    GICR_INVLPIR and GICR_INVALLR exist."""
+    """GICR_CTLR. RWP is 1 while EnableLPIs is 0 and the vGIC has not finished its work on LPIs
+    (`armvirt.hyp.vgic.backlog`). From revision 3 of the vGIC on, CES and IR are 1. CES = 1 tells
+    the guest that EnableLPIs can be cleared. IR = 1 tells the guest that GICR_INVLPIR and
+    GICR_INVALLR exist."""
     enabled = arch.GICR_CTLR_ENABLE_LPIS if cpu.lpis_wanted else 0
     if not cpu.lpis_wanted and not _settled(dist, cpu):
         enabled |= arch.GICR_CTLR_RWP
@@ -125,8 +126,8 @@ def _settled(dist: Distributor, cpu: VgicCpu) -> bool:
 
 
 def _read_syncr(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_SYNCR. Busy is 1 while a job on LPIs (`armvirt.hyp.vgic.backlog`) is under way, because
-    the job may be an invalidation."""
+    """GICR_SYNCR. Busy is 1 while the vGIC has not finished its work on LPIs
+    (`armvirt.hyp.vgic.backlog`), because this work may be an invalidation."""
     return 0 if _settled(dist, cpu) else arch.GICR_SYNCR_BUSY
 
 
@@ -150,21 +151,23 @@ def _read_propbaser(dist: Distributor, _: VgicCpu) -> int:
 
 
 def _write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PROPBASER. Without an ITS, GICR_PROPBASER, GICR_PENDBASER and the invalidate
-    registers are RES0 (GICR_TYPER.PLPIS = 0)."""
+    """Write GICR_PROPBASER. The write is ignored without an ITS, because GICR_PROPBASER,
+    GICR_PENDBASER and the invalidate registers are then RES0 (GICR_TYPER.PLPIS = 0)."""
     if dist.has_its:
         lpi.write_propbaser(dist, cpu, value)
 
 
 def _read_pendbaser(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_PENDBASER, in which PTZ reads as zero."""
+    """The value of GICR_PENDBASER that the guest and user space read. The field PTZ reads as
+    zero."""
     return _stored_pendbaser(dist, cpu) & ~PENDBASER_PTZ
 
 
 def _stored_pendbaser(dist: Distributor, cpu: VgicCpu) -> int:
-    """GICR_PENDBASER with PTZ. Before the first write, this is the reset value, which has the same
-    attributes as every written value (kvm INITIAL_PENDBASER_VALUE). So user space can restore the
-    value that it has read. A written value is never 0."""
+    """The stored value of GICR_PENDBASER, including the field PTZ. Before the first write, the
+    function returns the reset value (kvm INITIAL_PENDBASER_VALUE). The memory attributes of the
+    reset value and of all written values are the same, so user space can restore the value that it
+    has read. A written value is never 0, so ``pendbaser`` = 0 means that there was no write."""
     if cpu.pendbaser or not dist.has_its:
         return cpu.pendbaser
     return PENDBASER_RESET

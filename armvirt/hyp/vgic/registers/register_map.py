@@ -1,10 +1,11 @@
-"""A register frame as a table. Rows of `armvirt.arch.gic` are bound by name to the functions that
-read and write.
+"""A register frame as a table of registers. `armvirt.arch.gic` has tables with the offset and the
+size of each register. This module binds each row of such a table, by name, to the functions that
+read and write the register.
 
 A `Register` is a plain register. An `IrqBank` is an array with a field for each INTID. An access by
-user space (save and restore) may differ from a guest's access. A read returns zero, and a write is
-ignored, if the size is wrong, the offset is unaligned, or there is no register or no implemented
-INTID at the offset. As in KVM, no access aborts.
+user space (save and restore) can use other functions than a guest's access. As in KVM, no access
+causes an external abort. A read returns zero and a write is ignored in these cases: the size is
+wrong, the offset is not aligned, or no register or no implemented INTID is at the offset.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ def _zero(dist: Distributor, cpu: VgicCpu) -> int:
 
 
 class Register(NamedTuple):
-    """A plain register, with the functions that read and write the register. Without ``write`` the
-    register is WI. User space writes with ``user_write`` if it is set, else with ``write``.
+    """A plain register, and the functions that read and write the register. If ``write`` is None,
+    the register is WI. User space writes with ``user_write``, or with ``write`` if ``user_write``
+    is None.
 
-    If a guest writes one half of a register, ``stored`` returns the value of the other half;
-    without ``stored``, ``read`` does.
+    If a guest writes one half of a register, ``stored`` returns the value of the other half. If
+    ``stored`` is None, ``read`` returns this value.
     """
 
     name: str
@@ -51,12 +53,14 @@ class Register(NamedTuple):
 
 
 class IrqBank(NamedTuple):
-    """An array with a field for each INTID. Without ``get`` the array is RAZ, without ``put`` WI.
+    """A register array with a field for each INTID. ``get`` and ``put`` read and write the field of
+    one interrupt. If ``get`` is None, the array is RAZ. If ``put`` is None, the array is WI.
 
-    If ``ones`` is True, a write calls ``put`` only for fields that are not 0, else for every field.
-    If ``folds`` is True, list registers are folded before an access, because they may have the
-    value of the field. ``user`` has the functions for user space; without ``user``, user space has
-    the same access as the guest. If ``hidden(dist)`` is True, the array is RAZ/WI for the guest.
+    If ``ones`` is True, a write calls ``put`` only for the fields that are not 0; if False, for
+    every field. If ``folds`` is True, list registers are folded before an access, because a list
+    register may have the present value of the field. ``user`` has the functions for accesses by
+    user space. If ``user`` is None, user space has the same access as the guest. If
+    ``hidden(dist)`` returns True, the array is RAZ/WI for the guest.
     """
 
     name: str
@@ -69,7 +73,9 @@ class IrqBank(NamedTuple):
 
 
 class UserBank(NamedTuple):
-    """The functions with which user space saves and restores the fields of an `IrqBank`."""
+    """The functions with which user space saves and restores the fields of an `IrqBank`. If ``get``
+    is None, the array is RAZ for user space. If ``put`` is None, the array is WI. If ``ones`` is
+    True, a write calls ``put`` only for the fields that are not 0."""
 
     get: GetField | None
     put: PutField | None
@@ -95,8 +101,8 @@ NamedBinding = TypeVar("NamedBinding", bound=Named)
 def match(
     rows: Iterable[MmioRow], bindings: Iterable[NamedBinding]
 ) -> list[tuple[MmioRow, NamedBinding]]:
-    """Pairs of each row with the binding of the same name. ValueError for a row without a binding,
-    a binding without a row, or two bindings of the same name."""
+    """Pair each row of a register table with the binding of the same name, and return the pairs.
+    ValueError if a row has no binding, a binding has no row, or two bindings have the same name."""
     table: dict[str, NamedBinding] = {}
     for binding in bindings:
         if binding.name in table:
@@ -115,7 +121,7 @@ def match(
 
 
 def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
-    """The pairs that `match` returns, in order of offset."""
+    """The pairs of rows and bindings that `match` returns, sorted by offset."""
     return sorted(
         (Bound(*pair) for pair in match(rows, bindings)), key=lambda bound: bound.row.offset
     )
@@ -124,8 +130,9 @@ def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
 class RegisterMap:
     """The registers of one frame. Offsets and sizes are in bytes.
 
-    ``find(dist, cpu, first, count)`` returns at most ``count`` interrupts of the frame, from INTID
-    ``first`` on. An access covers either private interrupts or SPIs, never both.
+    ``find(dist, cpu, first, count)`` returns the interrupts whose fields are in this frame, from
+    INTID ``first`` on, at most ``count`` interrupts. One access covers either private interrupts or
+    SPIs, never both.
     """
 
     def __init__(self, bound: list[Bound], find: FindIrqs) -> None:
@@ -134,7 +141,8 @@ class RegisterMap:
         self._ends = [b.row.end for b in bound]
 
     def lookup(self, offset: int, size: int) -> Bound | None:
-        """The register for an access. None if no register accepts the access."""
+        """The register for an access of ``size`` bytes at ``offset``. None if there is no register,
+        or if the size or the alignment of the access is wrong."""
         index = bisect_right(self._offsets, offset) - 1
         if index < 0:
             return None
@@ -146,8 +154,8 @@ class RegisterMap:
     def read(
         self, dist: Distributor, cpu: VgicCpu, offset: int, size: int, user: bool = False
     ) -> int:
-        """Read ``size`` bytes for the vCPU ``cpu``; 0 if no register accepts the access. ``user``
-        is True for an access by user space."""
+        """Read ``size`` bytes for the vCPU ``cpu``. The value is 0 if `lookup` finds no register.
+        ``user`` is True if user space makes the access, False if the guest makes the access."""
         bound = self.lookup(offset, size)
         if bound is None:
             return 0
@@ -178,9 +186,9 @@ class RegisterMap:
         value: int,
         user: bool = False,
     ) -> None:
-        """Write ``size`` bytes for the vCPU ``cpu``; no effect if no register accepts the access.
-        ``user`` is True for an access by user space. KvmError for a value that user space cannot
-        restore."""
+        """Write ``size`` bytes for the vCPU ``cpu``. The write has no effect if `lookup` finds no
+        register. ``user`` is True if user space makes the access, False if the guest makes the
+        access. KvmError EINVAL if user space restores a value that the register cannot have."""
         bound = self.lookup(offset, size)
         if bound is None:
             return
@@ -226,6 +234,6 @@ def _write_register(
 
 
 def _merge(old: int, at: int, size: int, value: int) -> int:
-    """Replace ``size`` bytes of ``old``, from byte ``at`` on, by ``value``."""
+    """The value ``old`` with ``size`` of its bytes, from byte ``at`` on, replaced by ``value``."""
     mask = (1 << 8 * size) - 1 << 8 * at
     return old & ~mask | value << 8 * at & mask

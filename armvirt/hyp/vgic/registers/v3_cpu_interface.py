@@ -1,9 +1,9 @@
 """Save and restore of ICC_*_EL1, the GICv3 CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
 
-The values come from ICH_VMCR_EL2 and the active-priority registers, in the format in which EL1
-reads ICC_*_EL1. A vCPU that is not loaded has the same values as after the load: priority bits that
-are not implemented are zero, and binary points are at least the minimum. (KVM returns the raw
-fields before the first load.)
+The values come from ICH_VMCR_EL2 and the active-priority registers. User space gets the values in
+the format of ICC_*_EL1. The values do not depend on whether the vCPU is loaded: priority bits that
+are not implemented are zero, and binary points are at least the minimum. (Before the vCPU is loaded
+for the first time, KVM returns the fields without these corrections.)
 """
 
 from __future__ import annotations
@@ -67,19 +67,20 @@ def _write_bpr(group: int) -> Callable[[VgicCpu, int], None]:
 
 
 def _read_ctlr(cpu: VgicCpu) -> int:
-    """ICC_CTLR_EL1 as KVM returns it to user space: RSS and ExtRange are 0. The guest reads both
-    fields from the PE."""
+    """ICC_CTLR_EL1 for user space. RSS and ExtRange are 0, as in KVM. (The guest reads the RSS and
+    ExtRange of the PE.)"""
     value = arch.CTLR_A3V | cpu.num_pri_bits - 1 << arch.CTLR_PRIBITS_SHIFT
     value |= arch.CTLR_CBPR if cpu.vmcr & VMCR_VCBPR else 0
     return value | (arch.CTLR_EOIMODE if cpu.vmcr & VMCR_VEOIM else 0)
 
 
 def _write_ctlr(cpu: VgicCpu, value: int) -> None:
-    """Restore ICC_CTLR_EL1. KvmError EINVAL for more priority bits or INTID bits than this
-    interface has, and for another value of SEIS or A3V.
+    """Restore ICC_CTLR_EL1. KvmError EINVAL if the value has more priority bits or INTID bits than
+    this interface, or another SEIS or A3V.
 
-    The number of priority bits may be lower, so that user space sees the restored number (kvm
-    set_gic_ctlr). The minimum is five, as in the architecture; KVM has no minimum.
+    The value may have fewer priority bits than this interface. User space then reads the restored
+    number of priority bits (kvm set_gic_ctlr). A number below five becomes five, the minimum of the
+    architecture. (KVM has no minimum.)
     """
     own = _read_ctlr(cpu)
     if any(
@@ -105,9 +106,9 @@ def _write_sre(_: VgicCpu, value: int) -> None:
 
 
 def _apr(group: int, index: int) -> SysRegAccess:
-    """The access to ICC_AP<group>R<index>_EL1. The interface has 1, 2 or 4 of these registers,
-    which depends on the number of priority bits (kvm vgic_v3_max_apr_idx). KvmError EINVAL if the
-    register does not exist."""
+    """The functions that read and write ICC_AP<group>R<index>_EL1. The number of these registers in
+    each group is 1, 2 or 4 and depends on the number of priority bits (kvm vgic_v3_max_apr_idx). An
+    access raises KvmError EINVAL if the register does not exist."""
     name = f"ICC_AP{group}R{index}_EL1"
 
     def check(cpu: VgicCpu) -> None:
@@ -141,12 +142,13 @@ BY_ENCODING: dict[int, SysRegAccess] = {ICC_REGISTERS[access.name]: access for a
 
 
 def read(cpu: VgicCpu, encoding: int) -> int:
-    """Read a register for user space, by packed encoding. KeyError if the encoding is not in
-    `BY_ENCODING`."""
+    """Read a register for user space. ``encoding`` is the packed encoding of the register. KeyError
+    if the encoding is not in `BY_ENCODING`."""
     return BY_ENCODING[encoding].read(cpu)
 
 
 def write(cpu: VgicCpu, encoding: int, value: int) -> None:
-    """Restore a register for user space, by packed encoding. KeyError if the encoding is not in
-    `BY_ENCODING`, KvmError EINVAL for a value that this interface cannot have."""
+    """Restore a register for user space. ``encoding`` is the packed encoding of the register.
+    KeyError if the encoding is not in `BY_ENCODING`, KvmError EINVAL if this interface cannot have
+    the value."""
     BY_ENCODING[encoding].write(cpu, value)
