@@ -1,1 +1,2 @@
-"""The EL2 software: what Linux KVM does. It uses ``armvirt.hw`` and never ``armvirt.hw.engine``."""
+"""The software at EL2, which does the work of Linux KVM. This package imports ``armvirt.hw`` and
+never imports ``armvirt.hw.engine``."""

@@ -1,7 +1,8 @@
-"""The KVM API in Python: Kvm, Vm, Vcpu, devices. A VMM imports only this module of the hypervisor.
+"""The KVM API in Python: Kvm, Vm, Vcpu, devices. This is the only module of the hypervisor that a
+VMM imports.
 
-Names and semantics follow the ioctls (Documentation/virt/kvm/api.rst); errors are `KvmError` with
-the name of the errno. The classes are public: they can be used to write a VMM or a KVM selftest.
+Names and semantics follow the ioctls (Documentation/virt/kvm/api.rst). Errors are `KvmError` with
+the name of the errno. The classes are public, so users can write a VMM or a KVM selftest with them.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ PVTIME_IPA = pvtime.ATTR_IPA
 
 
 def new_vcpu(vm: Vm, vcpu_id: int) -> Vcpu:
-    """Create a vCPU with its run loop and the link to its VMM."""
+    """Create a vCPU, and set its ``enter`` and ``vmm`` to the run loop and to the object that
+    reports exits to the VMM."""
     vcpu = Vcpu(vm, vcpu_id)
     loop = RunLoop(vcpu)
     vcpu.enter, vcpu.vmm = loop.enter, loop.vmm
@@ -123,10 +125,10 @@ def new_vcpu(vm: Vm, vcpu_id: int) -> Vcpu:
 
 
 class Kvm:
-    """/dev/kvm: creates VMs on one host. ``config`` has the parameters of the host; ``fields``
-    replace single parameters by name (``Kvm(pcpus=2)``). ``wall_clock_start`` is the date at
-    virtual time 0, in ns since 1970; the PTP hypercall returns this date plus the virtual time.
-    ValueError for a parameter that does not exist, or a number out of range."""
+    """/dev/kvm: creates VMs on one host. ``config`` has the parameters of the host. ``fields``
+    replaces single parameters of ``config`` by name (``Kvm(pcpus=2)``). ``wall_clock_start`` is the
+    date at virtual time 0, in ns since 1970. The PTP hypercall returns this date plus the virtual
+    time. ValueError if a parameter does not exist or a number is out of range."""
 
     def __init__(
         self,
@@ -145,8 +147,8 @@ class Kvm:
 
     def create_vm(self, *, virtual_start: int = 0, trng_seed: int = 0) -> Vm:
         """Create a VM (KVM_CREATE_VM). CNTVOFF is set so that the guest's virtual count starts at
-        ``virtual_start`` ticks. ``trng_seed`` sets the random numbers that the guest gets from the
-        TRNG hypercalls."""
+        ``virtual_start`` ticks. ``trng_seed`` is the seed of the random numbers that the guest gets
+        from the TRNG hypercalls."""
         vm = Vm(
             self.host,
             len(self.vms),
@@ -159,7 +161,8 @@ class Kvm:
         return vm
 
     def state(self) -> dict[str, object]:
-        """The state of the host and of all VMs, without guest memory."""
+        """The state of the host and of all VMs as plain data. The state does not contain guest
+        memory."""
         return {
             "version": STATE_VERSION,
             "host": self.host.state(),
@@ -167,12 +170,12 @@ class Kvm:
         }
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned, on a host that was built the same way and has the same
-        memory contents.
+        """Restore the result of `state`. This host must have been built with the same parameters as
+        the saved host, and must have the same guest memory contents.
 
-        StateError if a version in ``state`` (at any depth) differs. ValueError if the state was
-        saved from another number of PEs, VMs or vCPUs, or from another interrupt controller. After
-        an error nothing is changed.
+        StateError if a version in ``state`` (at any depth) differs. ValueError if the saved host
+        has another number of PEs, VMs or vCPUs, or another interrupt controller. KvmError EBUSY
+        while the host runs, EBADF after the host was closed. After an error nothing is changed.
         """
         self.host.check_standing()
         checked(state, "Kvm", STATE_VERSION)
@@ -188,6 +191,6 @@ class Kvm:
         self.host.load(state["host"])
 
     def check_extension(self, cap: int) -> int:
-        """KVM_CHECK_EXTENSION: 0 for a capability that is not supported, else 1 or the value of the
-        capability (see `Cap`)."""
+        """The value of a capability (KVM_CHECK_EXTENSION). The result is 0 if the capability is not
+        supported, else 1 or a larger value (see `Cap`)."""
         return check_extension(cap, len(self.host.pcpus))

@@ -1,5 +1,5 @@
-"""PSCI 0.2 to 1.3 as KVM implements it (Arm DEN 0022; arch/arm64/kvm/psci.c), with a table of the
-functions by id."""
+"""PSCI 0.2 to 1.3, with the functions that KVM implements (Arm DEN 0022; arch/arm64/kvm/psci.c).
+`CALLS` is the table of the functions by id."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Args = tuple[int, ...]
 
 
 class SmcccHost(Protocol):
-    """The interface from the SMCCC calls to the VM."""
+    """The interface to the VM. The handlers of SMCCC calls use this interface."""
 
     def vcpu_ids(self) -> Iterable[int]:
-        """The ids of all vCPUs, powered on or off."""
+        """The ids of all vCPUs, whether they are powered on or off."""
         ...
 
     def mpidr(self, vcpu_id: int) -> int:
@@ -34,13 +34,13 @@ class SmcccHost(Protocol):
         ...
 
     def is_on(self, vcpu_id: int) -> bool:
-        """Whether a vCPU is powered on. The result is true from the call of `cpu_on` on, even if
-        the vCPU has not run yet."""
+        """Whether a vCPU is powered on. The result is True as soon as `cpu_on` has been called,
+        even if the vCPU has not run yet."""
         ...
 
     def cpu_on(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """Reset a vCPU to start at ``entry`` with ``context_id`` in x0, then power the vCPU on, in
-        this order."""
+        """First reset a vCPU, with PC = ``entry`` and x0 = ``context_id``. Then power the vCPU
+        on."""
         ...
 
     def cpu_off(self, vcpu_id: int) -> None:
@@ -48,32 +48,35 @@ class SmcccHost(Protocol):
         ...
 
     def cpu_suspend(self, vcpu_id: int) -> None:
-        """Block a vCPU as WFI does. The vCPU keeps its registers."""
+        """Block a vCPU until an interrupt wakes the vCPU, as with WFI. The vCPU keeps its
+        registers."""
         ...
 
     def polls_for_cpu(self, vcpu_id: int) -> None:
-        """Let another vCPU run, because a vCPU polls the power state of a vCPU: AFFINITY_INFO has
-        returned ON, and the caller will probably call AFFINITY_INFO again."""
+        """Let another vCPU run instead of the vCPU ``vcpu_id``, which has called AFFINITY_INFO with
+        the result ON. The vCPU ``vcpu_id`` probably waits until another vCPU is off, and will call
+        AFFINITY_INFO again."""
         ...
 
     def system_event(self, kind: str, flags: int) -> None:
-        """Power off all vCPUs, then exit with KVM_EXIT_SYSTEM_EVENT: ``kind`` is shutdown or reset.
+        """Power off all vCPUs, then exit to the VMM with KVM_EXIT_SYSTEM_EVENT. ``kind`` is
+        "shutdown" or "reset".
 
-        As in KVM, the caller's x0 gets INTERNAL_FAILURE. The guest sees this value if the VMM runs
-        the vCPU again.
+        As in KVM, x0 of the vCPU that made the call becomes INTERNAL_FAILURE. The guest can read
+        this value only if the VMM runs the vCPU again.
         """
         ...
 
     def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """Exit with KVM_EXIT_SYSTEM_EVENT suspend. At the exit x0 has the caller's value. The VMM
-        starts the vCPU at ``entry`` at the wake-up, with ``context_id`` in x0; or the VMM denies
-        the suspend by an error code in x0."""
+        """Exit to the VMM with the KVM_EXIT_SYSTEM_EVENT "suspend". At the exit, x0 of the calling
+        vCPU is unchanged. At the wake-up, the VMM starts the vCPU at ``entry`` with ``context_id``
+        in x0. The VMM can instead deny the suspend: the VMM then writes an error code to x0."""
         ...
 
 
 class PsciCall(NamedTuple):
-    """A PSCI function. ``handler`` returns x0, or None if the call does not return to the caller.
-    ``since`` is the first PSCI version that has the function."""
+    """A PSCI function. ``handler`` returns the result in x0, or None if the call does not return to
+    the caller. ``since`` is the first PSCI version that has the function."""
 
     handler: Callable[[Psci, int, Args], int | None]
     since: int = arch.PSCI_0_2
@@ -83,7 +86,7 @@ class Psci:
     """The PSCI of one VM.
 
     `call` returns x0 as a signed number, or None if the call does not return to the caller.
-    ``suspend_enabled`` is true if the VMM has enabled SYSTEM_SUSPEND (KVM_CAP_ARM_SYSTEM_SUSPEND).
+    ``suspend_enabled`` is True if the VMM has enabled SYSTEM_SUSPEND (KVM_CAP_ARM_SYSTEM_SUSPEND).
     """
 
     def __init__(self, host: SmcccHost, version: int = LATEST) -> None:
@@ -92,23 +95,24 @@ class Psci:
         self.set_version(version)
 
     def set_version(self, version: int) -> None:
-        """Set the PSCI version (KVM_REG_ARM_PSCI_VERSION). KvmError EINVAL for a version that is
-        not in `VERSIONS`."""
+        """Set the PSCI version (KVM_REG_ARM_PSCI_VERSION). KvmError EINVAL if the version is not in
+        `VERSIONS`."""
         if version not in VERSIONS:
             raise KvmError("EINVAL", f"PSCI version {version:#x} is not supported")
         self.version = version
 
     def implements(self, function: int) -> bool:
-        """Whether the VM's PSCI version has the function. For SYSTEM_SUSPEND, the VMM must also
-        have enabled the function."""
+        """Whether the VM's PSCI version has the function. SYSTEM_SUSPEND also requires that the VMM
+        has enabled this function."""
         row = CALLS.get(function)
         if function in _SUSPEND and not self.suspend_enabled:
             return False
         return row is not None and row.since <= self.version
 
     def call(self, vcpu_id: int, function: int, args: Args) -> int | None:
-        """Call a PSCI function. ``args`` are x1 to x3 or more. For a 32-bit function id the caller
-        has truncated ``args`` to 32 bits."""
+        """Call a PSCI function for the vCPU ``vcpu_id``. The result is NOT_SUPPORTED if the
+        function is not implemented. ``args`` has at least x1 to x3. If ``function`` is a 32-bit
+        function id, the values in ``args`` have been truncated to 32 bits before this call."""
         if not self.implements(function):
             return PsciResult.NOT_SUPPORTED
         return CALLS[function].handler(self, vcpu_id, args)
@@ -117,16 +121,17 @@ class Psci:
         return self.version
 
     def features(self, vcpu_id: int, args: Args) -> int:
-        """PSCI_FEATURES: the feature flags of an implemented function, or of SMCCC_VERSION; else
-        NOT_SUPPORTED. The flags are 0 for all functions except SYSTEM_OFF2."""
+        """PSCI_FEATURES. The result is the feature flags of the function in x1. The result is
+        NOT_SUPPORTED if the function is not implemented and is not SMCCC_VERSION. The flags are 0
+        for all functions except SYSTEM_OFF2."""
         function = args[0] & 0xFFFF_FFFF
         if not (function == SmcccFunction.VERSION or self.implements(function)):
             return PsciResult.NOT_SUPPORTED
         return arch.OFF2_HIBERNATE if function in _OFF2 else PsciResult.SUCCESS
 
     def cpu_suspend(self, vcpu_id: int, args: Args) -> int:
-        """CPU_SUSPEND: block the vCPU as WFI does. Every power state is a standby state, so the
-        entry point is not used."""
+        """CPU_SUSPEND: block the vCPU until an interrupt wakes the vCPU, as with WFI. Every power
+        state is a standby state, so the entry point is not used."""
         self.host.cpu_suspend(vcpu_id)
         return PsciResult.SUCCESS
 
@@ -134,8 +139,8 @@ class Psci:
         self.host.cpu_off(vcpu_id)
 
     def cpu_on(self, vcpu_id: int, args: Args) -> int:
-        """CPU_ON: start the vCPU that has the affinity in x1. INVALID_PARAMETERS for an affinity
-        that no vCPU has, ALREADY_ON for a vCPU that is on."""
+        """CPU_ON: start the vCPU that has the affinity in x1. The result is INVALID_PARAMETERS if
+        no vCPU has this affinity, and ALREADY_ON if the vCPU is on."""
         affinity, entry, context_id = args[:3]
         target = self._find(affinity)
         if target is None:
@@ -146,16 +151,18 @@ class Psci:
         return PsciResult.SUCCESS
 
     def _find(self, affinity: int) -> int | None:
-        """The id of the vCPU that has ``affinity``. None if no vCPU has this affinity, and for bits
-        outside the affinity fields."""
+        """The id of the vCPU that has ``affinity``. None if no vCPU has this affinity, or if a bit
+        outside the affinity fields is set."""
         host = self.host
         return next(
             (v for v in host.vcpu_ids() if host.mpidr(v) & MPIDR_AFFINITY == affinity), None
         )
 
     def affinity_info(self, vcpu_id: int, args: Args) -> int:
-        """AFFINITY_INFO: ON if a vCPU of the affinity instance is on, else OFF. The affinity fields
-        below the level in x2 are ignored."""
+        """AFFINITY_INFO. The result is ON if at least one vCPU of the affinity instance in x1 is
+        on, and OFF if all are off. The affinity fields below the level in x2 are ignored. The
+        result is INVALID_PARAMETERS if the affinity instance has no vCPU, if x1 has a bit outside
+        the affinity fields, or if the level is above 3."""
         affinity, level = args[:2]
         if level > 3 or affinity & ~MPIDR_AFFINITY:
             return PsciResult.INVALID_PARAMETERS
@@ -178,28 +185,31 @@ class Psci:
         self.host.system_event("reset", 0)
 
     def system_reset2(self, vcpu_id: int, args: Args) -> int | None:
-        """SYSTEM_RESET2: for the architectural warm reset and for vendor resets, exit with the
-        system event reset and the flag PSCI_RESET2."""
+        """SYSTEM_RESET2: exit to the VMM with the system event "reset" and the flag PSCI_RESET2.
+        The reset type in x1 must be the architectural warm reset or a vendor reset. The result is
+        INVALID_PARAMETERS for another reset type."""
         if args[0] != arch.RESET2_WARM and not args[0] & arch.RESET2_VENDOR:
             return PsciResult.INVALID_PARAMETERS
         self.host.system_event("reset", arch.SYSTEM_EVENT_RESET_FLAG_PSCI_RESET2)
         return None
 
     def system_off2(self, vcpu_id: int, args: Args) -> int | None:
-        """SYSTEM_OFF2: for the type HIBERNATE_OFF (1 or 0), exit with the system event shutdown.
-        INVALID_PARAMETERS for another type, and for a cookie other than 0."""
+        """SYSTEM_OFF2: exit to the VMM with the system event "shutdown" and the flag PSCI_OFF2. The
+        type in x1 must be HIBERNATE_OFF, as value 1 or 0. The result is INVALID_PARAMETERS if x1
+        has another type, or if the cookie in x2 is not 0."""
         if args[0] not in (0, arch.OFF2_HIBERNATE) or args[1]:
             return PsciResult.INVALID_PARAMETERS
         self.host.system_event("shutdown", arch.SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2)
         return None
 
     def system_suspend(self, vcpu_id: int, args: Args) -> None:
-        """SYSTEM_SUSPEND: exit to the VMM without checks, as in KVM. The VMM checks the entry
-        address, and that the other CPUs are off."""
+        """SYSTEM_SUSPEND: exit to the VMM. As in KVM, the hypervisor makes no checks. The VMM has
+        to check the entry address, and that the other CPUs are off."""
         self.host.system_suspend(vcpu_id, args[0], args[1])
 
     def reset(self) -> None:
-        """No effect: the version, and the functions that the VMM has enabled, belong to the VM."""
+        """Do nothing. A reset of the VM changes neither the PSCI version nor the set of functions
+        that the VMM has enabled."""
 
     def state(self) -> dict[str, object]:
         return {

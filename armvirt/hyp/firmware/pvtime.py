@@ -1,12 +1,13 @@
-"""Time that the hypervisor gives to a guest: the stolen time of a vCPU (Arm DEN 0057;
+"""Time that the hypervisor reports to a guest: the stolen time of a vCPU (Arm DEN 0057;
 arch/arm64/kvm/pvtime.c), and KVM's PTP hypercall (Documentation/virt/kvm/arm/ptp_kvm.rst).
 
 The VMM sets the address of a vCPU's stolen time structure by a device attribute. The guest gets the
-address by hypercalls. The structure says for how long the vCPU was runnable without a physical CPU.
+address by hypercalls. The structure has the time for which the vCPU was runnable but did not run,
+because no physical CPU was free.
 
 The PTP hypercall returns the wall clock and a counter at the same moment. The wall clock is a start
-date that the VMM sets, plus virtual time. The host's clock is not used, so a run does not depend on
-the date.
+date, which the VMM sets, plus virtual time. The host's clock is not used, so a run does not depend
+on the date.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ ALIGNMENT = 64
 
 
 class Memory(Protocol):
-    """Guest memory by IPA; KvmError EFAULT for an address outside the memory slots."""
+    """Guest memory, addressed by IPA. KvmError EFAULT if an address is outside the memory slots."""
 
     def read(self, ipa: int, size: int) -> bytes: ...
 
@@ -40,8 +41,8 @@ class Memory(Protocol):
 
 
 class StolenTime:
-    """The stolen time structure of one vCPU. ``run_delay()`` returns the total ns for which the
-    vCPU has waited for a physical CPU."""
+    """The stolen time structure of one vCPU. ``run_delay()`` returns the total time in ns for which
+    the vCPU has waited for a physical CPU."""
 
     def __init__(self, memory: Memory, run_delay: Callable[[], int]) -> None:
         self._memory, self._run_delay = memory, run_delay
@@ -51,9 +52,10 @@ class StolenTime:
     # KVM_ARM_VCPU_PVTIME_CTRL
 
     def set_attr(self, attr: int, value: int | None) -> None:
-        """Set the address of the structure. KvmError ENXIO for an unknown attribute, EFAULT for
-        None, EINVAL for an address that is not aligned to 64 bytes or in no memory slot, EEXIST if
-        the address is set already."""
+        """Set the address of the structure to ``value``. KvmError ENXIO if the attribute does not
+        exist, EFAULT if ``value`` is None (user space's buffer cannot be read). KvmError EINVAL if
+        the address is not a multiple of 64 bytes or is in no memory slot. KvmError EEXIST if the
+        address is set already."""
         self.has_attr(attr)
         if value is None:
             raise KvmError("EFAULT", "no value")
@@ -70,7 +72,8 @@ class StolenTime:
         self.base, self._last = value, self._run_delay()
 
     def get_attr(self, attr: int) -> int:
-        """The address of the structure; all ones (INVALID_GPA) if it is not set."""
+        """The address of the structure. All bits are 1 (INVALID_GPA) if the VMM has not set the
+        address. KvmError ENXIO if the attribute does not exist."""
         self.has_attr(attr)
         return MASK64 if self.base is None else self.base
 
@@ -81,14 +84,14 @@ class StolenTime:
     # Hypercalls
 
     def features(self, function: int) -> int:
-        """PV_TIME_FEATURES: SUCCESS for the functions PV_TIME_FEATURES and PV_TIME_ST if the vCPU
-        has a structure; else NOT_SUPPORTED."""
+        """PV_TIME_FEATURES. The result is SUCCESS if the vCPU has a structure and ``function`` is
+        PV_TIME_FEATURES or PV_TIME_ST. Otherwise the result is NOT_SUPPORTED."""
         known = function in (SmcccFunction.PV_TIME_FEATURES, SmcccFunction.PV_TIME_ST)
         return SmcccResult.SUCCESS if known and self.base is not None else SmcccResult.NOT_SUPPORTED
 
     def start(self) -> int:
-        """PV_TIME_ST: set the stolen time to zero, and return the address of the structure;
-        NOT_SUPPORTED without a structure."""
+        """PV_TIME_ST: set the stolen time to zero, and return the address of the structure. The
+        result is NOT_SUPPORTED if the vCPU has no structure."""
         if self.base is None:
             return SmcccResult.NOT_SUPPORTED
         self._last = self._run_delay()
@@ -98,11 +101,11 @@ class StolenTime:
     # Accounting
 
     def update(self) -> None:
-        """Add the time for which the vCPU has waited since the last update to its stolen time
-        (kvm_update_stolen_time). vcpu_load calls this method before the guest is entered.
+        """Increase the vCPU's stolen time by the time for which the vCPU has waited since the last
+        update (kvm_update_stolen_time). vcpu_load calls this method before the guest is entered.
 
-        The time is added to the value in guest memory, so the count continues in a VM that was
-        migrated to this host.
+        The time is added to the value in guest memory. Therefore the stolen time of a VM that was
+        migrated to this host continues from its old value.
         """
         base, delay = self.base, self._run_delay()
         if base is None or delay == self._last:
@@ -122,8 +125,8 @@ class StolenTime:
             pass  # as in KVM: no stolen time after the VMM has deleted the memory slot
 
     def reset(self) -> None:
-        """No effect: a vCPU reset keeps the address, which the VMM sets, and the host's run
-        delay."""
+        """Do nothing. A vCPU reset changes neither the address, which the VMM has set, nor the run
+        delay, which the host counts."""
 
     def state(self) -> dict[str, object]:
         return {"version": STATE_VERSION, "base": self.base, "last": self._last}
@@ -139,8 +142,8 @@ Words = tuple[int, int, int, int]
 
 
 def calls(of: Callable[[int], StolenTime]) -> Iterable[tuple[int, Callable[[int, Args], Words]]]:
-    """The hypercalls of a VM, for `Smccc.add`; ``of(vcpu_id)`` returns the `StolenTime` of a
-    vCPU."""
+    """The stolen time hypercalls of a VM, as pairs of function id and handler for `Smccc.add`.
+    ``of(vcpu_id)`` returns the `StolenTime` of a vCPU."""
     yield (
         SmcccFunction.PV_TIME_FEATURES,
         lambda vcpu_id, args: (of(vcpu_id).features(args[0] & MASK32), 0, 0, 0),
@@ -149,7 +152,7 @@ def calls(of: Callable[[int], StolenTime]) -> Iterable[tuple[int, Callable[[int,
 
 
 WALL_CLOCK_START = 1_704_067_200 * NS_PER_SECOND
-"""The default wall clock at virtual time 0: 2024-01-01T00:00:00Z, in ns since 1970."""
+"""The default value of the wall clock at virtual time 0: 2024-01-01T00:00:00Z, in ns since 1970."""
 
 
 class PtpCounter(IntEnum):
@@ -160,11 +163,11 @@ class PtpCounter(IntEnum):
 
 
 def ptp_answer(which: int, wall_ns: int, counts: Callable[[PtpCounter], int]) -> Words:
-    """The results x0 to x3 of the PTP hypercall: the wall clock ``wall_ns`` (ns since 1970) and the
-    count of the counter ``which``, each as high and low 32 bits. NOT_SUPPORTED for an unknown
-    counter.
+    """The results x0 to x3 of the PTP hypercall. x0 and x1 have the high and the low 32 bits of the
+    wall clock ``wall_ns`` (ns since 1970). x2 and x3 have the high and the low 32 bits of the
+    counter ``which``, in ticks. x0 is NOT_SUPPORTED if the counter does not exist.
 
-    ``counts(counter)`` returns the count that the guest itself would read.
+    ``counts(counter)`` returns the value of a counter that the guest itself would read.
     """
     if which not in tuple(PtpCounter):
         return SmcccResult.NOT_SUPPORTED, 0, 0, 0

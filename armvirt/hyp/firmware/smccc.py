@@ -1,5 +1,5 @@
-"""SMCCC 1.1 calls by HVC (Arm DEN 0028; KVM's arch/arm64/kvm/hypercalls.c), with a table of the
-handlers by function id."""
+"""SMCCC 1.1 calls by HVC (Arm DEN 0028; KVM's arch/arm64/kvm/hypercalls.c). The class `Smccc` has a
+table of the handlers by function id."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ _low_word: Callable[[int], int] = 0xFFFF_FFFF.__and__
 class Smccc:
     """The SMCCC calls of one VM.
 
-    ``trng_seed`` sets the random numbers that the guest gets. Other modules of the hypervisor
-    (stolen time, PTP) add their functions with `add`. ``services`` are the services that the VMM
-    has enabled; calls of other services are NOT_SUPPORTED.
+    ``trng_seed`` is the seed of the random numbers that the guest gets. Other modules of the
+    hypervisor (stolen time, PTP) add their functions with `add`. ``services`` has the services that
+    the VMM has enabled. A call of a disabled service returns NOT_SUPPORTED.
     """
 
     def __init__(self, vm: SmcccHost, trng_seed: int, bus: EventBus | None = None) -> None:
@@ -92,15 +92,15 @@ class Smccc:
         }
 
     def add(self, function: int, handler: Handler) -> None:
-        """Register ``handler(vcpu_id, args)`` for ``function``; ValueError if the function has a
-        handler already."""
+        """Register ``handler(vcpu_id, args)`` for the function id ``function``. ValueError if the
+        function already has a handler."""
         if function in self._handlers:
             raise ValueError(f"SMCCC function {function:#x} has a handler already")
         self._handlers[function] = handler
 
     def arch_features(self, function: int) -> int:
-        """The result of SMCCC_ARCH_FEATURES for ``function``. The guest also discovers stolen time
-        with this call (DEN 0057, 3.1)."""
+        """The result of SMCCC_ARCH_FEATURES for the function id ``function``. With this call the
+        guest also discovers whether PV_TIME_FEATURES exists (DEN 0057, 3.1)."""
         known = _ARCH_FEATURES.get(function)
         if known is not None:
             return known
@@ -112,8 +112,9 @@ class Smccc:
         return SmcccResult.SUCCESS if pv_time else SmcccResult.NOT_SUPPORTED
 
     def vendor_features(self) -> Result:
-        """The results x0 to x3: the vendor services that the VMM has enabled, the first 32
-        (VENDOR_HYP) in x0, the next 32 (VENDOR_HYP_2) in x2."""
+        """The results x0 to x3 of the call that lists the vendor services that the VMM has enabled.
+        x0 has the bits of the first 32 services (VENDOR_HYP), x2 has the bits of the next 32
+        services (VENDOR_HYP_2)."""
         first, second = Bitmap.VENDOR_HYP, Bitmap.VENDOR_HYP_2
         return self.services.get(first), 0, self.services.get(second), 0
 
@@ -131,12 +132,12 @@ class Smccc:
         return self.services.allows(function)
 
     def call(self, vcpu_id: int, function_id: int, args: Args) -> Result:
-        """Handle one HVC. ``function_id`` is w0, ``args`` are x1 and up (missing arguments are 0).
-        The result is NOT_SUPPORTED for an id that is unknown, for an id that the VMM's filter
-        denies, and for an id of a disabled service.
+        """Handle one HVC. ``function_id`` is w0, ``args`` has x1, x2 and so on. Missing arguments
+        are 0. The result is NOT_SUPPORTED if the function id is unknown, if the VMM's filter denies
+        the function id, or if the function belongs to a disabled service.
 
-        Return x0 to x3. Return None after CPU_OFF and system events; then the exit handler writes
-        no result to the caller's registers.
+        Return x0 to x3. Return None after CPU_OFF and system events; in this case the exit handler
+        writes no result to the caller's registers.
         """
         function = function_id & 0xFFFF_FFFF
         cut = tuple(args if arch.is_64bit(function) else map(_low_word, args))
@@ -153,14 +154,14 @@ class Smccc:
         return result
 
     def reset(self) -> None:
-        """Reset for a reboot. The PSCI version and the enabled services stay, and the random stream
-        continues."""
+        """Reset for a reboot of the VM. The PSCI version and the enabled services do not change.
+        The stream of random numbers is not restarted."""
         self.psci.reset()
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """The parts that have state, by name. The filter has no saved state: the VMM sets the
-        filter before the VM runs."""
+        """The objects whose state is saved with the VM, by name. The filter is not saved, because
+        the VMM sets the filter before the VM runs."""
         return {"psci": self.psci, "trng": self.trng, "services": self.services}
 
     def state(self) -> State:

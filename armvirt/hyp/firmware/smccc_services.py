@@ -1,12 +1,12 @@
 """The SMCCC services and calls that a VM offers (arch/arm64/kvm/hypercalls.c): the SMCCC filter and
 the firmware bitmap registers.
 
-The filter is the VM attribute KVM_ARM_VM_SMCCC_FILTER: ranges of functions that the VMM handles
-itself or denies. The filter is applied before the bitmaps.
+The VMM sets the filter with the VM attribute KVM_ARM_VM_SMCCC_FILTER. The filter has ranges of
+functions that the VMM handles itself or denies. The filter is applied before the bitmaps.
 
-Each bit of a firmware bitmap register enables a service. PSCI, and the calls for the discovery of
-SMCCC, are always enabled. The VMM disables services before the first run, so that a guest finds the
-same services on every host to which it is migrated.
+Each bit of a firmware bitmap register enables a service. PSCI, and the calls that discover SMCCC,
+are always enabled. The VMM can disable services before the first run. A guest then finds the same
+services on every host to which the guest is migrated.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SMCCC_FILTER = 0  # KVM_ARM_VM_SMCCC_FILTER, its only attribute
 
 
 class FilterAction(IntEnum):
-    """The action for the calls of a range (KVM_SMCCC_FILTER_*). HANDLE: the hypervisor handles the
-    call. DENY: the call returns NOT_SUPPORTED. FWD_TO_USER: the call exits to the VMM as a
-    `HypercallExit`."""
+    """The action for the calls in a range of functions (KVM_SMCCC_FILTER_*). HANDLE: the hypervisor
+    handles the call. DENY: the call returns NOT_SUPPORTED. FWD_TO_USER: the call exits to the VMM
+    with a `HypercallExit`."""
 
     HANDLE = 0
     DENY = 1
@@ -36,8 +36,8 @@ class FilterAction(IntEnum):
 
 
 class FilterRange(NamedTuple):
-    """A range of functions, from ``base`` to ``base + nr_functions - 1``, and its action (struct
-    kvm_smccc_filter)."""
+    """A range of function ids and its action (struct kvm_smccc_filter). The range has the function
+    ids ``base`` to ``base + nr_functions - 1``."""
 
     base: int
     nr_functions: int
@@ -45,7 +45,7 @@ class FilterRange(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The last function id of the range, modulo 2**32 (a u32 in the kernel)."""
+        """The last function id of the range, modulo 2**32, because the kernel uses a u32."""
         return self.base + self.nr_functions - 1 & MAX_FUNCTION
 
 
@@ -58,14 +58,16 @@ RESERVED = (
 
 
 class SmcccFilter:
-    """The SMCCC filter of one VM. The hypervisor handles a call that is in no range."""
+    """The SMCCC filter of one VM. If no range of the filter contains a call, the hypervisor handles
+    the call."""
 
     def __init__(self) -> None:
         self.ranges: list[FilterRange] = []
 
     def add(self, new: FilterRange, has_run: bool) -> None:
-        """Add a range. KvmError in this order: EINVAL for an invalid action or range, EBUSY after a
-        vCPU has run, EEXIST if the range overlaps another range or a reserved range."""
+        """Add a range to the filter. The errors are checked in this order: KvmError EINVAL if the
+        action or the range is invalid, EBUSY if a vCPU has run (``has_run``), EEXIST if the range
+        overlaps another range or a reserved range."""
         if not 0 <= new.base <= MAX_FUNCTION or not 0 <= new.nr_functions <= MAX_FUNCTION:
             raise KvmError(
                 "EINVAL", f"an SMCCC filter of {new.nr_functions} functions from {new.base:#x}"
@@ -85,7 +87,8 @@ class SmcccFilter:
         self.ranges.append(new)
 
     def action(self, function: int) -> FilterAction:
-        """The action for a call of ``function``."""
+        """The action for a call of the function id ``function``. The action is HANDLE if no range
+        contains the function id."""
         for each in self.ranges:
             if each.base <= function <= each.end:
                 return FilterAction(each.action)
@@ -96,8 +99,8 @@ STATE_VERSION = 1
 
 
 class Bitmap(IntEnum):
-    """The firmware bitmap registers, by the number in their ONE_REG id
-    (KVM_REG_ARM_FW_FEAT_BMAP)."""
+    """The firmware bitmap registers. The value of a member is the register's number in the ONE_REG
+    id (KVM_REG_ARM_FW_FEAT_BMAP)."""
 
     STD = 0
     STD_HYP = 1
@@ -148,8 +151,9 @@ class ServiceMask:
         return self._bitmaps[bitmap]
 
     def set(self, bitmap: Bitmap, value: int, has_run: bool) -> None:
-        """Set a bitmap register (KVM_SET_ONE_REG). KvmError EINVAL for bits that do not exist,
-        EBUSY for a change after a vCPU has run."""
+        """Set a bitmap register (KVM_SET_ONE_REG). KvmError EINVAL if ``value`` has a bit of a
+        service that does not exist. KvmError EBUSY if ``value`` differs from the present value
+        after a vCPU has run."""
         if value & ~SUPPORTED[bitmap]:
             raise KvmError(
                 "EINVAL", f"{bitmap.name} has no services {value & ~SUPPORTED[bitmap]:#x}"
@@ -159,13 +163,13 @@ class ServiceMask:
         self._bitmaps[bitmap] = value
 
     def allows(self, function: int) -> bool:
-        """Whether the guest may call an SMCCC function. A function that no bit controls is always
-        allowed."""
+        """Whether the guest may call the SMCCC function id ``function``. If no bitmap bit controls
+        the function, the result is True."""
         gate = GATES.get(function)
         return gate is None or bool(self._bitmaps[gate[0]] & gate[1])
 
     def reset(self) -> None:
-        """No effect: a reboot keeps the bitmaps."""
+        """Do nothing, because a reboot of the VM does not change the bitmaps."""
 
     def state(self) -> dict[str, object]:
         return {

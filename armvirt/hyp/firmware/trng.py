@@ -1,9 +1,9 @@
-"""The TRNG firmware interface (Arm DEN 0098; KVM's arch/arm64/kvm/trng.c), with a seeded,
-reproducible stream.
+"""The TRNG firmware interface (Arm DEN 0098; KVM's arch/arm64/kvm/trng.c), with a stream of random
+bits that is reproducible.
 
-A run must not depend on the host's randomness, so the bits are SHA-256 in counter mode over a seed
-that the user may choose. The numbers are good for a guest under test, but they are not secret: do
-not keep keys that were made from them.
+A run must not depend on the host's randomness. Therefore the bits are SHA-256 in counter mode over
+a seed, which the user may choose. The numbers are good enough for a guest under test, but they are
+not secret. Do not use keys that were made from these numbers.
 """
 
 from __future__ import annotations
@@ -32,30 +32,31 @@ Words = tuple[int, int, int, int]
 
 
 class Trng:
-    """The entropy source of one VM. Each call returns x0 to x3; negative codes are not masked to 64
-    bits."""
+    """The entropy source of one VM. Each call returns x0 to x3. If x0 is an error code, x0 is a
+    negative Python integer, which the caller converts to 64 bits."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self.counter = seed, 0
 
     def version(self) -> Words:
-        """TRNG_VERSION: 1.0."""
+        """TRNG_VERSION: the result is version 1.0."""
         return TRNG_1_0, 0, 0, 0
 
     def features(self, function: int) -> Words:
-        """TRNG_FEATURES: 0 if ``function`` is implemented, else NOT_SUPPORTED."""
+        """TRNG_FEATURES: x0 is 0 if the function id ``function`` is implemented, else
+        NOT_SUPPORTED."""
         return TrngResult.SUCCESS if function in _IMPLEMENTED else TrngResult.NOT_SUPPORTED, 0, 0, 0
 
     def uuid(self) -> Words:
-        """TRNG_GET_UUID: the UUID of KVM's TRNG."""
+        """TRNG_GET_UUID: the result is the UUID of KVM's TRNG."""
         return UUID_WORDS
 
     def random(self, bits: int, word_bits: int) -> Words:
-        """TRNG_RND32 or TRNG_RND64 (``word_bits`` 32 or 64): a random number of ``bits`` bits, with
-        the lowest word in x3.
+        """TRNG_RND32 (``word_bits`` is 32) or TRNG_RND64 (``word_bits`` is 64). The result is a
+        random number of ``bits`` bits in x1 to x3, with the lowest word in x3.
 
-        More than three words of ``word_bits`` are INVALID_PARAMETERS. As in KVM, 0 bits are
-        accepted, and NO_ENTROPY is never returned.
+        x0 is INVALID_PARAMETERS if ``bits`` is more than three words. As in KVM, ``bits`` may be 0,
+        and NO_ENTROPY is never returned.
         """
         if bits > WORDS_PER_CALL * word_bits:
             return TrngResult.INVALID_PARAMETERS, 0, 0, 0
@@ -69,7 +70,7 @@ class Trng:
         )
 
     def _draw(self) -> int:
-        """The next 256 bits of the stream."""
+        """Return the next 256 bits of the random stream, as an integer."""
         import hashlib  # slow to load, and few guests use the TRNG
 
         block = hashlib.sha256(b"armvirt trng %d %d" % (self.seed, self.counter)).digest()
@@ -77,8 +78,8 @@ class Trng:
         return int.from_bytes(block, "little")
 
     def reset(self) -> None:
-        """Restart the stream. A reboot of the guest does not call this method: a new kernel gets
-        new numbers."""
+        """Restart the random stream. A reboot of the guest does not call this method, so the guest
+        gets new random numbers after the reboot."""
         self.counter = 0
 
     def state(self) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """Dirty logging of one memory slot (virt/kvm/kvm_main.c: kvm_get_dirty_log_protect,
 kvm_clear_dirty_log_protect).
 
-The bitmap has one bit per page; bit 0 of byte 0 is the slot's first page, and the size of the
-bitmap is a multiple of 64 bits. This module only records the dirty pages; `armvirt.hyp.memory.mmu`
+The bitmap has one bit per page. Bit 0 of byte 0 is the slot's first page. The size of the bitmap is
+a multiple of 64 bits. This module only records the dirty pages; `armvirt.hyp.memory.mmu`
 write-protects pages.
 """
 
@@ -18,7 +18,7 @@ WORD_PAGES = 64
 
 
 class ManualProtect(IntFlag):
-    """The argument of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2."""
+    """The flags that user space passes to KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2."""
 
     NONE = 0
     ENABLE = 1 << 0
@@ -26,8 +26,8 @@ class ManualProtect(IntFlag):
 
     @classmethod
     def checked(cls, value: int) -> ManualProtect:
-        """Check the flags. KvmError EINVAL for unknown flags, and for INITIALLY_SET without
-        ENABLE."""
+        """Check the flags in ``value``, and return the flags. KvmError EINVAL if a flag does not
+        exist, or if INITIALLY_SET is set and ENABLE is not set."""
         allowed = cls.ENABLE | cls.INITIALLY_SET if value & cls.ENABLE else cls.ENABLE
         if value & ~int(allowed):
             raise KvmError(
@@ -37,8 +37,8 @@ class ManualProtect(IntFlag):
 
 
 class DirtyBitmap:
-    """The dirty pages of a slot of ``pages`` pages. With ``full``, all pages are dirty at first
-    (INITIALLY_SET)."""
+    """The dirty pages of a memory slot that has ``pages`` pages. If ``full`` is True, all pages are
+    dirty at first (INITIALLY_SET); if False, no page is dirty."""
 
     __slots__ = ("_bits", "pages")
 
@@ -50,12 +50,13 @@ class DirtyBitmap:
             self.mark(pages & ~7, pages)
 
     def mark(self, first: int, last: int) -> None:
-        """Mark pages [first, last) of the slot as dirty."""
+        """Mark the pages ``first`` to ``last`` - 1 of the slot as dirty."""
         for page in range(first, last):
             self._bits[page >> 3] |= 1 << (page & 7)
 
     def mark_bytes(self, offset: int, size: int) -> None:
-        """Mark the pages of the bytes [offset, offset + size) of the slot as dirty."""
+        """Mark the pages of ``size`` bytes as dirty. ``offset`` is the number of bytes from the
+        start of the slot to the first of these bytes."""
         if size:
             self.mark(offset >> PAGE_SHIFT, (offset + size - 1 >> PAGE_SHIFT) + 1)
 
@@ -64,11 +65,12 @@ class DirtyBitmap:
         return bytes(self._bits)
 
     def dirty(self) -> Iterator[int]:
-        """The numbers of the dirty pages."""
+        """The page numbers of the dirty pages. Page 0 is the first page of the slot."""
         return pages_of(self._bits)
 
     def clear(self, pages: Iterable[int]) -> list[int]:
-        """Mark ``pages`` as clean. Return the pages among them that were dirty."""
+        """Mark the pages with these page numbers as clean. Return the page numbers of the pages
+        that were dirty before."""
         cleared = []
         for page in pages:
             if self._bits[page >> 3] >> (page & 7) & 1:
@@ -77,12 +79,12 @@ class DirtyBitmap:
         return cleared
 
     def chosen(self, first_page: int, num_pages: int, bitmap: bytes) -> list[int]:
-        """The numbers of the pages that KVM_CLEAR_DIRTY_LOG selects. Bit 0 of ``bitmap`` is the
-        page ``first_page``; the range has ``num_pages`` pages.
+        """The page numbers of the pages that KVM_CLEAR_DIRTY_LOG selects with ``bitmap``. Bit 0 of
+        ``bitmap`` is the page ``first_page``. ``num_pages`` is the number of pages in the range.
 
-        KvmError EINVAL for a range beyond the slot. KvmError EINVAL if ``num_pages`` is not a
-        multiple of 64 and the range ends before the end of the slot. KvmError EFAULT if the bitmap
-        is too short.
+        KvmError EINVAL if the range ends beyond the slot. KvmError EINVAL if ``num_pages`` is not a
+        multiple of 64 and the range ends before the end of the slot. KvmError EFAULT if ``bitmap``
+        has less than ``num_pages`` bits.
         """
         left = self.pages - first_page
         if (
@@ -100,7 +102,7 @@ class DirtyBitmap:
 
 
 def bitmap_size(pages: int) -> int:
-    """The size in bytes of the bitmap for ``pages`` pages: whole 64-bit words."""
+    """The size in bytes of the bitmap for ``pages`` pages, rounded up to 64-bit words."""
     return -(-pages // WORD_PAGES) * (WORD_PAGES // 8)
 
 

@@ -1,7 +1,7 @@
 """Memory slots, and the checks of KVM_SET_USER_MEMORY_REGION (virt/kvm/kvm_main.c:
 __kvm_set_memory_region).
 
-The functions are pure: `plan` checks a call and returns the kind of change;
+The functions have no side effects. `plan` checks a call and returns the kind of change.
 `armvirt.hyp.memory.mmu` makes the change.
 """
 
@@ -22,14 +22,14 @@ MEM_READONLY = 1 << 1
 NR_MEMSLOTS = 32767  # KVM_MEM_SLOTS_NUM: SHRT_MAX
 MAP_NORESERVE = 0x4000
 CHUNK = 2 << 20
-"""The unit in bytes in which `HostMemory` records the memory that may have been written: a search
-for pages with contents skips all other memory."""
+"""The size in bytes (2 MiB) of a block of memory. `HostMemory` records for each block whether the
+block may have been written. A search for pages that are not all zero skips the other blocks."""
 _ZERO_PAGE = bytes(s2.PAGE_SIZE)
 
 
 class HostMemory:
-    """``size`` bytes of host memory (an anonymous mapping). The host allocates a page at the first
-    access."""
+    """``size`` bytes of host memory (an anonymous mapping). The host allocates a page when the page
+    is accessed for the first time."""
 
     def __init__(self, size: int) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
@@ -47,20 +47,21 @@ class HostMemory:
         return f"<HostMemory of {self.size:#x} bytes>"
 
     def discard(self) -> None:
-        """Give every page back to the host; afterwards every byte reads as zero."""
+        """Give every page back to the host (MADV_DONTNEED). After this call every byte reads as
+        zero."""
         self.map.madvise(mmap.MADV_DONTNEED)
 
     def touch(self, start: int, end: int) -> None:
-        """Record that the bytes [start, end) may change, because they are mapped to a guest or
-        written by the caller."""
+        """Record that the bytes from offset ``start`` up to offset ``end`` (exclusive) may have
+        been written. The caller has mapped these bytes to a guest, or has written these bytes."""
         self._touched.update(range(start // CHUNK, -(-end // CHUNK)))
 
     def populated(
         self, start: int, end: int, tick: Callable[[], None]
     ) -> Iterator[tuple[int, bytes]]:
-        """The 4 KiB pages of [start, end) that are not all zero, as (offset, bytes). Only memory
-        that `touch` has recorded is searched. ``tick`` is called before the search of each 2 MiB,
-        because a long search may find no page."""
+        """The 4 KiB pages from offset ``start`` up to offset ``end`` (exclusive) that are not all
+        zero, as (offset, bytes). Only memory that `touch` has recorded is searched. ``tick()`` is
+        called before the search of each 2 MiB, because a long search may find no page."""
         for chunk in range(start // CHUNK, -(-end // CHUNK)):
             if chunk not in self._touched:
                 continue
@@ -72,8 +73,8 @@ class HostMemory:
 
 
 class MemorySlot(NamedTuple):
-    """A KVM memory slot: [ipa, ipa + size) is the part of ``memory`` that starts at ``offset``
-    bytes (userspace_addr in KVM)."""
+    """A KVM memory slot. The guest memory from ``ipa`` on is the part of ``memory`` that starts at
+    ``offset`` (in bytes; userspace_addr in KVM)."""
 
     slot: int
     flags: int
@@ -85,7 +86,8 @@ class MemorySlot(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The size in bytes. If ``length`` is None, the slot ends at the end of ``memory``."""
+        """The size of the slot in bytes. If ``length`` is None, the slot ends at the end of
+        ``memory``."""
         return self.memory.size - self.offset if self.length is None else self.length
 
     @property
@@ -116,8 +118,8 @@ class Change(Enum):
 
 
 def check_number(number: int) -> None:
-    """Raise KvmError EINVAL for a slot id out of range. An address space other than 0 (bits 31:16
-    of the id) is out of range."""
+    """Raise KvmError EINVAL if a slot id is out of range. Bits 31:16 of the id are the address
+    space. An id of an address space other than 0 is out of range."""
     if not 0 <= number < NR_MEMSLOTS:
         raise KvmError(
             "EINVAL", f"memory slot {number:#x}: there are {NR_MEMSLOTS} in one address space"
@@ -125,9 +127,9 @@ def check_number(number: int) -> None:
 
 
 def check_call(number: int, flags: int, ipa: int) -> None:
-    """Make the checks that every call of KVM_SET_USER_MEMORY_REGION makes first, also a call that
-    deletes a slot. KvmError EINVAL for unknown flags and for an address that is not page-aligned,
-    and the errors of `check_number`."""
+    """Make the first checks of a call of KVM_SET_USER_MEMORY_REGION. These checks also apply to a
+    call that deletes a slot. KvmError EINVAL if a flag does not exist, if ``ipa`` is not
+    page-aligned, or if the slot id ``number`` is out of range."""
     if flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY):
         raise KvmError(
             "EINVAL", f"memory slot flags {flags:#x}: there are LOG_DIRTY_PAGES and READONLY"
@@ -138,12 +140,13 @@ def check_call(number: int, flags: int, ipa: int) -> None:
 
 
 def plan(slot: MemorySlot, slots: Mapping[int, MemorySlot]) -> Change:
-    """Check a call of KVM_SET_USER_MEMORY_REGION that sets ``slot`` in a VM with ``slots`` (slots
-    by id), and return the kind of change.
+    """Check a call of KVM_SET_USER_MEMORY_REGION that sets ``slot``, and return the kind of change.
+    ``slots`` has the present slots of the VM, by slot id.
 
-    KvmError EINVAL for unknown flags, an address, size or offset that is not page-aligned, memory
-    beyond the end of ``memory``, and for a change of size, memory or READONLY; EFAULT beyond the
-    IPA space (kvm_arch_prepare_memory_region); EEXIST if the slot overlaps another slot.
+    KvmError EINVAL if a flag does not exist, if the address, size or offset is not page-aligned, if
+    the slot ends beyond the end of ``memory``, or if the call changes the size, the memory or
+    READONLY of a slot. KvmError EEXIST if the slot overlaps another slot. KvmError EFAULT if the
+    slot ends beyond the IPA space (kvm_arch_prepare_memory_region).
     """
     _check_shape(slot)
     old = slots.get(slot.slot)

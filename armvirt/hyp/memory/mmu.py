@@ -1,11 +1,13 @@
 """The memory slots of a VM, and its stage-2 tables (arch/arm64/kvm/mmu.c).
 
 Guest RAM is host memory. The engine of each vCPU has the host memory of a slot as physical memory,
-at the address that equals the slot's IPA. So stage 2 maps each IPA in a slot to the same physical
-address. The first fault in a 2 MiB block maps all pages of the block that are in the slot,
-execute-never. A page becomes executable at the first instruction fetch, and stays writable.
-Execute-never makes stores fast, because the engine's store to an executable page is six times
-slower. The coherence of translated code does not depend on execute-never.
+at a physical address that equals the slot's IPA. Therefore stage 2 maps each IPA in a slot to the
+same physical address.
+
+The first fault in a 2 MiB block maps all pages of the block that are in the slot, execute-never. A
+page becomes executable at its first instruction fetch, and stays writable. Execute-never makes
+stores fast, because the engine's store to an executable page is six times slower. The coherence of
+translated code does not depend on execute-never.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ __all__ = [
 ]  # fmt: skip
 
 TABLE_BASE = 1 << 40
-"""The address of the tables in the engine's physical memory, outside of all stage-2 output
-addresses."""
+"""The address of the stage-2 tables in the engine's physical memory. Stage 2 maps no IPA to this
+address."""
 TABLE_SPACE = 1 << 30  # bytes; the host allocates only the pages that are used
 L3_SPAN = s2.PAGE_SIZE * s2.ENTRIES
 COPY = 1 << 26  # bytes that are copied in one step of Python
@@ -57,7 +59,8 @@ class Stage2:
         return TABLE_BASE | self.vmid << s2.VTTBR_VMID_SHIFT
 
     def attach(self, context: Context) -> None:
-        """Map the tables into the physical memory of a context's engine."""
+        """Map the memory of the stage-2 tables into the physical memory of the engine of
+        ``context``."""
         context.map_memory(TABLE_BASE, TABLE_SPACE, self._memory.address)
 
     def _table(self) -> int:
@@ -66,8 +69,9 @@ class Stage2:
         return at
 
     def _leaf_table(self, ipa: int) -> int:
-        """The offset of the level-3 table of ``ipa``; a missing table is created, with the tables
-        above it."""
+        """The offset in bytes of the level-3 table of ``ipa`` in the memory of the tables. If the
+        level-3 table does not exist, this function creates the level-3 table and the missing tables
+        of the levels above."""
         key = ipa // L3_SPAN
         at = self._leaves.get(key)
         if at is None:
@@ -86,11 +90,11 @@ class Stage2:
         return at
 
     def map_around(self, ipa: int, slot: MemorySlot) -> None:
-        """Map the part of the slot in the 2 MiB block of ``ipa``, execute-never. Pages that are
-        mapped already are not changed.
+        """Map the pages of the slot that are in the 2 MiB block of ``ipa``, execute-never. Pages
+        that are mapped already are not changed.
 
-        In a slot with dirty logging the pages are mapped read-only, so that the first store to each
-        page causes a fault.
+        If the slot has dirty logging, the pages are mapped read-only, so that the first store to
+        each page causes a fault.
         """
         start = max(ipa // L3_SPAN * L3_SPAN, slot.ipa)
         end = min(ipa // L3_SPAN * L3_SPAN + L3_SPAN, slot.end)
@@ -118,20 +122,20 @@ class Stage2:
         )
 
     def protect(self, ipa: int) -> None:
-        """Write-protect a page; the caller flushes the TLBs."""
+        """Write-protect the page of ``ipa``. The caller flushes the TLBs."""
         descriptor = self.entry(ipa)
         if descriptor & s2.S2AP_WRITE:
             self.set_entry(ipa, descriptor & ~s2.S2AP_WRITE)
 
     def clear(self) -> None:
-        """Unmap everything; the caller flushes the TLBs."""
+        """Unmap all pages. The caller flushes the TLBs."""
         self._memory.discard()
         self._next = self.shape.tables * s2.PAGE_SIZE
         self._leaves.clear()
 
 
 class FaultOutcome(Enum):
-    """The outcome of a stage-2 abort (kvm_handle_guest_abort)."""
+    """What the run loop has to do after a stage-2 abort (kvm_handle_guest_abort)."""
 
     MAPPED = "mapped"  # mapped now: retry the access
     MMIO = "mmio"  # outside of the slots, or a write to a read-only slot
@@ -141,8 +145,8 @@ class FaultOutcome(Enum):
 
 
 class Mmu:
-    """The memory of a VM: slots, stage 2, and `write`, which makes all writes other than the
-    guest's stores."""
+    """The memory of a VM: the memory slots and the stage-2 tables. The guest's stores write the
+    memory directly. All other writes use the method `write`."""
 
     def __init__(self, domain: ShareableDomain, vmid: int = 1) -> None:
         self.domain, self.vmid = domain, vmid
@@ -161,11 +165,12 @@ class Mmu:
         return self._stage2
 
     def set_slot(self, slot: MemorySlot | None, number: int) -> None:
-        """Create a slot with the id ``number``, move it, or change its flags. If ``slot`` is None,
-        delete it. KvmError: the errors of `armvirt.hyp.memory.memslot.plan`.
+        """Create the slot with the id ``number``, move the slot, or change its flags. If ``slot``
+        is None, delete the slot. The errors are the errors of `armvirt.hyp.memory.memslot.plan`.
+        KvmError EINVAL if the slot to delete does not exist.
 
-        The first vCPU fixes the IPA range of the stage-2 tables: 16 GiB, or 40 bits if a slot ends
-        above 16 GiB. Afterwards a slot beyond this range is KvmError EINVAL.
+        The first vCPU fixes the IPA range of the stage-2 tables. The range is 16 GiB, or 40 bits if
+        a slot ends above 16 GiB. After that, a slot beyond this range causes KvmError EINVAL.
         """
         check_number(number)
         if slot is None:
@@ -202,8 +207,9 @@ class Mmu:
     # -- dirty log --
 
     def _bitmap(self, slot: MemorySlot, old: MemorySlot | None) -> DirtyBitmap | None:
-        """The dirty bitmap of a slot after a change: the old bitmap if the slot was already logged,
-        a new bitmap if logging starts, None without logging."""
+        """The dirty bitmap of a slot after a change. The result is the old bitmap if the slot
+        already had dirty logging, a new bitmap if dirty logging starts, and None if the slot has no
+        dirty logging."""
         if not slot.flags & MEM_LOG_DIRTY_PAGES:
             return None
         if old is not None and old.dirty is not None:
@@ -211,16 +217,17 @@ class Mmu:
         return DirtyBitmap(slot.pages, full=ManualProtect.INITIALLY_SET in self.manual_protect)
 
     def _logging_changed(self, slot: MemorySlot) -> None:
-        """Change the mapping of a slot after its dirty logging was enabled or disabled. If logging
-        was enabled, write-protect the mapped pages; with INITIALLY_SET, the first
-        KVM_CLEAR_DIRTY_LOG does this instead. If logging was disabled, unmap everything."""
+        """Change the stage-2 mapping of a slot after user space has enabled or disabled dirty
+        logging. If dirty logging was enabled, write-protect the mapped pages of the slot. With
+        INITIALLY_SET do nothing, because the first KVM_CLEAR_DIRTY_LOG write-protects the pages. If
+        dirty logging was disabled, unmap all pages of the VM."""
         if slot.dirty is None:
             self.flush()
         elif ManualProtect.INITIALLY_SET not in self.manual_protect:
             self._protect(slot, range(slot.pages))
 
     def _protect(self, slot: MemorySlot, pages: Iterable[int]) -> None:
-        """Write-protect pages, so that the next store to each page causes a fault
+        """Write-protect pages of a slot, so that the next store to each page causes a fault
         (kvm_arch_mmu_enable_log_dirty_pt_masked)."""
         if self._stage2 is None:
             return
@@ -240,9 +247,9 @@ class Mmu:
         return slot, slot.dirty
 
     def get_dirty_log(self, number: int) -> bytes:
-        """KVM_GET_DIRTY_LOG: the bitmap of a slot. Without manual protection, clear its bits and
-        write-protect the pages again. KvmError EINVAL for an id out of range, ENOENT for a slot
-        without a dirty log."""
+        """Return the dirty bitmap of a slot (KVM_GET_DIRTY_LOG). Without manual protection, also
+        clear the bitmap and write-protect the dirty pages again. KvmError EINVAL if the slot id is
+        out of range, ENOENT if the slot has no dirty log."""
         check_number(number)
         slot, dirty = self._logged(number)
         bits = dirty.bits()
@@ -251,9 +258,10 @@ class Mmu:
         return bits
 
     def clear_dirty_log(self, number: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
-        """KVM_CLEAR_DIRTY_LOG: mark the pages in ``bitmap`` as clean, and write-protect them again.
-        KvmError EINVAL for an id out of range or a ``first_page`` that is not a multiple of 64, and
-        the errors of `DirtyBitmap.chosen`; ENOENT for a slot without a dirty log."""
+        """Mark the pages in ``bitmap`` as clean, and write-protect these pages again
+        (KVM_CLEAR_DIRTY_LOG). KvmError EINVAL if the slot id is out of range, or if ``first_page``
+        is not a multiple of 64. KvmError ENOENT if the slot has no dirty log. The other errors are
+        the errors of `DirtyBitmap.chosen`."""
         check_number(number)
         if first_page < 0 or num_pages < 0 or first_page % WORD_PAGES:
             raise KvmError("EINVAL", f"page {first_page} is no multiple of {WORD_PAGES}")
@@ -261,8 +269,8 @@ class Mmu:
         self._protect(slot, dirty.clear(dirty.chosen(first_page, num_pages, bitmap)))
 
     def _stored_to(self, ipa: int, slot: MemorySlot) -> None:
-        """Handle a store to a write-protected page of a logged slot: make the page writable, and
-        mark it as dirty."""
+        """Handle a store to a write-protected page of a slot with dirty logging: make the page
+        writable, and mark the page as dirty."""
         self.stage2.set_entry(ipa, self.stage2.entry(ipa) | s2.S2AP_WRITE)
         if slot.dirty is not None:
             slot.dirty.mark_bytes(ipa - slot.ipa, 1)
@@ -271,22 +279,23 @@ class Mmu:
         self._order = tuple(sorted(self.slots.values(), key=lambda s: s.ipa))
 
     def attach(self, context: Context) -> None:
-        """Map all slots and the stage-2 tables into a new context."""
+        """Map all slots and the stage-2 tables into the physical memory of a new context's
+        engine."""
         self.stage2.attach(context)
         for slot in self._order:
             context.map_memory(slot.ipa, slot.size, slot.address)
         self._attached.append(context)
 
     def find(self, ipa: int) -> MemorySlot | None:
-        """The slot that contains ``ipa``, None if no slot does."""
+        """The slot that contains ``ipa``. None if no slot contains ``ipa``."""
         for slot in self._order:
             if slot.ipa <= ipa < slot.end:
                 return slot
         return None
 
     def flush(self) -> None:
-        """Unmap everything and flush all translations (TLBI by IPA, then VMALLE1IS) and all
-        translated code."""
+        """Unmap all pages of stage 2, and flush all TLB entries (TLBI by IPA, then VMALLE1IS) and
+        all translated code."""
         self.stage2.clear()
         self._executable.clear()
         for context in self.domain.contexts:
@@ -296,7 +305,8 @@ class Mmu:
     # -- faults --
 
     def abort(self, esr: int, ipa: int, is_fetch: bool) -> FaultOutcome:
-        """Handle a stage-2 abort at ``ipa``, in the order of kvm_handle_guest_abort."""
+        """Handle a stage-2 abort at ``ipa``, and return what the run loop has to do. The order of
+        the checks is the order of kvm_handle_guest_abort."""
         slot = self.find(ipa)
         if slot is None and not is_fetch and not esr & (S1PTW | CM):
             return FaultOutcome.MMIO  # the usual case: neither S1PTW nor CM
@@ -318,8 +328,8 @@ class Mmu:
         return FaultOutcome.MAPPED
 
     def _open(self, ipa: int) -> None:
-        """Make a page executable at the first fetch. The permission only grows, so no TLB flush is
-        necessary."""
+        """Make a page executable after the first instruction fetch from the page. No TLB flush is
+        necessary, because this change only adds a permission."""
         page = ipa & ~(s2.PAGE_SIZE - 1)
         self.stage2.set_entry(page, self.stage2.entry(page) & ~s2.XN)
         self._executable.add(page)
@@ -327,9 +337,9 @@ class Mmu:
     def populated_pages(
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
-        """All pages that are not all zero, as (IPA, bytes), in the order of the IPAs. Only pages
-        that were mapped to a guest or written by `write` are searched. ``tick`` is called before
-        the search of each 2 MiB."""
+        """All pages of guest memory that are not all zero, as (IPA, bytes), in the order of the
+        IPAs. Read-only slots are not included. Only pages that were mapped to a guest or written by
+        `write` are searched. ``tick()`` is called before the search of each 2 MiB."""
         for slot in self._order:
             if not slot.readonly:
                 for at, page in slot.memory.populated(slot.offset, slot.offset + slot.size, tick):
@@ -338,7 +348,8 @@ class Mmu:
     # -- access by hypervisor and devices --
 
     def read(self, ipa: int, size: int) -> bytes:
-        """Read ``size`` bytes at ``ipa``; KvmError EFAULT outside the slots."""
+        """Read ``size`` bytes of guest memory from ``ipa`` on. KvmError EFAULT if an address is
+        outside the slots."""
         out = bytearray()
         for slot, at, count in self._pieces(ipa, size):
             at += slot.offset
@@ -346,8 +357,9 @@ class Mmu:
         return bytes(out)
 
     def write(self, ipa: int, data: bytes) -> None:
-        """Write guest memory (read-only slots too), and discard the code that any vCPU's engine has
-        translated from the range. KvmError EFAULT outside the slots."""
+        """Write ``data`` to guest memory from ``ipa`` on, also in read-only slots. Discard the code
+        that the engines of the vCPUs have translated from these bytes. KvmError EFAULT if an
+        address is outside the slots."""
         done, view = 0, memoryview(data)
         for slot, at, count in self._pieces(ipa, len(data)):
             start = at + slot.offset
@@ -380,17 +392,19 @@ class Mmu:
 
 
 class BusMaster:
-    """The interface to guest memory for a bus master of the SoC, such as the GIC for its tables."""
+    """The guest memory, as a bus master of the SoC accesses the memory. For example, the GIC
+    accesses its tables in guest memory."""
 
     def __init__(self, mmu: Mmu) -> None:
         self._mmu = mmu
 
     def read(self, ipa: int, size: int) -> bytes:
-        """Read guest memory, see `Mmu.read`."""
+        """Read guest memory. The arguments and the errors are the same as in `Mmu.read`."""
         return self._mmu.read(ipa, size)
 
     def write(self, ipa: int, data: bytes) -> None:
-        """Write guest memory, see `Mmu.write`. KvmError EFAULT also for a read-only slot."""
+        """Write guest memory. The arguments and the errors are the same as in `Mmu.write`. Also
+        KvmError EFAULT if an address is in a read-only slot."""
         if any(slot.readonly for slot, _, _ in self._mmu._pieces(ipa, len(data))):
             raise KvmError("EFAULT", f"the memory at {ipa:#x} is read-only")
         self._mmu.write(ipa, data)

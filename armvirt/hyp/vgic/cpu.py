@@ -12,12 +12,12 @@ APRS = 4  # the most active-priority registers that a group can have; an interfa
 class VgicCpu:
     """The interrupts and the CPU interface of one vCPU. ``model`` is 2 or 3.
 
-    ``ap_list`` is a dict with the interrupts as keys, in the order in which they were added. (A
-    dict can remove an interrupt in constant time.) ``resident`` has the interrupts in list
-    registers 0, 1, ... of ``vif``. ``mapped`` has the level-sensitive interrupts of ``resident``
-    that are mapped to a host interrupt. ``outside`` has the interrupts for which the last flush had
-    no list register. ``cleared`` has interrupts that this vCPU acknowledged, and that a write of
-    ICACTIVER made inactive before the vCPU ended them.
+    ``ap_list`` is a dict with the interrupts as keys, in the order in which the interrupts were
+    added. (A dict can remove an interrupt in constant time.) ``resident`` has the interrupts in
+    list registers 0, 1, ... of ``vif``. ``mapped`` has the level-sensitive interrupts of
+    ``resident`` that are mapped to a host interrupt. ``outside`` has the interrupts for which the
+    last flush had no list register. ``cleared`` has interrupts that this vCPU has acknowledged and
+    not ended, and that a write of ICACTIVER has made inactive.
 
     ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if the vCPU is
     not loaded. ``dirty`` is True if an interrupt has changed since the last flush, so that a flush
@@ -27,11 +27,12 @@ class VgicCpu:
     values that the active-priority registers had at the last flush. ``groups`` has the group
     enables of the CPU interface at the last time when 1-of-N SPIs were routed.
 
-    ``num_pri_bits`` is the number of priority bits that user space sees. It is ``prebits``, the
-    number of the host's interface, or fewer after user space has restored ICC_CTLR_EL1.
+    ``num_pri_bits`` is the number of priority bits that user space reads. ``prebits`` is the number
+    of priority bits of the host's interface. ``num_pri_bits`` equals ``prebits``, or is lower after
+    user space has restored ICC_CTLR_EL1.
 
     ``lpis_wanted`` is the GICR_CTLR.EnableLPIs that the guest wrote. ``lpis_enabled`` is the value
-    that is in effect: a write takes effect after earlier work on LPIs is done
+    that is in effect. A write takes effect after earlier work on LPIs is done
     (`armvirt.hyp.vgic.backlog`). ``invalidate_wanted`` is True if the guest wrote GICR_INVALLR
     during such work. ``pendbaser`` is GICR_PENDBASER. ``redist_base`` is the address of the
     redistributor, None before user space sets the address.

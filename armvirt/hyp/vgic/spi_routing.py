@@ -21,7 +21,7 @@ def router(irq: VgicIrq) -> int:
 
 def route(dist: Distributor, irq: VgicIrq, router: int) -> None:
     """Write GICD_IROUTER<n>, which sets the target of an SPI. If no vCPU has the affinity, the SPI
-    has no target, and its pending state stays."""
+    has no target. A pending SPI without a target stays pending."""
     irq.mpidr, irq.any_cpu = router & MPIDR_AFF0_TO_2, bool(router & IROUTER_IRM)
     if irq.any_cpu:
         dist.any_cpu.add(irq)

@@ -264,9 +264,8 @@ class Vgic:
                 commands.process(its)
 
     def finish(self) -> None:
-        """Do all work on LPIs that guest accesses have not finished (`armvirt.hyp.vgic.backlog`). A
-        save, a restore or a reset of tables calls this method first, because it needs the result of
-        the work."""
+        """Do all work on LPIs that guest accesses have not finished (`armvirt.hyp.vgic.backlog`).
+        The caller saves, restores or resets tables, and needs the result of this work."""
         while self.dist.backlog.jobs:
             self.go_on()
 

@@ -306,8 +306,8 @@ def _events(device: Device) -> list[list[int]]:
 
 
 def enable_lpis(dist: Distributor) -> None:
-    """Make LPIs available, and set GICR_PROPBASER to its reset value if it is 0. The caller adds an
-    ITS to the GICv3; a GICv3 without an ITS has no LPIs."""
+    """Make LPIs available. If GICR_PROPBASER is 0, set GICR_PROPBASER to its reset value.
+    `Vgic.add_its` calls this function for each ITS; a GICv3 without an ITS has no LPIs."""
     if not dist.has_its:
         dist.has_its = True
         dist.backlog.worker = lpis.LpiWorker(dist)

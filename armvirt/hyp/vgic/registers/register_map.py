@@ -234,6 +234,7 @@ def _write_register(
 
 
 def _merge(old: int, at: int, size: int, value: int) -> int:
-    """The value ``old`` with ``size`` of its bytes, from byte ``at`` on, replaced by ``value``."""
+    """Replace ``size`` bytes of ``old`` by ``value``, and return the result. ``at`` is the number
+    of the first byte to replace."""
     mask = (1 << 8 * size) - 1 << 8 * at
     return old & ~mask | value << 8 * at & mask
