@@ -53,7 +53,7 @@ package: $(STAMP)
 	$(BIN)/python tools/package.py $(PACKAGE_ARGS)
 
 bench: $(STAMP)
-	$(BIN)/python tools/bench.py
+	$(BIN)/python tools/bench.py $(BENCH_ARGS)
 
 campaign: $(STAMP)
 	$(BIN)/python tools/campaign.py $(CAMPAIGN_ARGS)

@@ -4,6 +4,7 @@ alone).
     python tools/bench.py                      every row, 5 runs of each program
     python tools/bench.py --only hello         one row
     python tools/bench.py --runs 15 --json FILE
+    python tools/bench.py --curves             how costs grow: tools/bench_curves.py
 
 Runs of the programs alternate, so that a busy host slows all of them. A time is wall-clock time
 from the start of the process to its end. A row shows the medians, and the spread of armvirt's
@@ -31,6 +32,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import bench_curves
 from bench_rows import HELLO, TASKS, Guest, Task, commands, missing
 from bench_run import Figures, Sample, figures, measure
 
@@ -43,6 +45,7 @@ class Row(NamedTuple):
     """One row of the table: medians in ``unit``, the ratios of armvirt to both ways of QEMU (0 if
     there is none), the limit as text, and whether the row is within the limit.
 
+    If ``beside`` is true, ``qemu`` is the time of armvirt with the other guest.
     ``spread`` has the quartiles of each program. ``skipped`` is the reason for a row without values
     (its values are 0).
     """
@@ -58,6 +61,7 @@ class Row(NamedTuple):
     wanted: str = ""
     holds: bool = True
     runs: int = 0
+    beside: bool = False
     spread: dict[str, tuple[float, float]] = {}  # noqa: RUF012  # never changed
     skipped: str = ""
 
@@ -85,7 +89,9 @@ def row_of(
     guest that only starts."""
     begin = starts(task, start) if task.is_of_one else [0.0] * len(measured)
     found = [figures(values(task, n, each, begin[n])) for n, each in enumerate(measured)]
-    row = Row(task.name, task.what, task.unit, runs=len(measured[0]), spread=spreads(found))
+    beside = task.guest.beside is not None
+    row = Row(task.name, task.what, task.unit, runs=len(measured[0]), beside=beside)
+    row = row._replace(spread=spreads(found))
     ours, theirs = found[0].median, found[1].median
     row = row._replace(armvirt=ours, qemu=theirs, ratio=ratio(ours, theirs))
     if len(found) > 2:
@@ -170,28 +176,60 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--runs", type=int, default=RUNS, metavar="N", help=f"runs of each program (default {RUNS})"
     )
-    parser.add_argument("--only", choices=[task.name for task in TASKS], metavar="NAME", action="append",
-                        help=f"measure only this row: {', '.join(task.name for task in TASKS)}")  # fmt: skip
-    parser.add_argument("--json", metavar="FILE", help="also write the rows to FILE")
+    parser.add_argument(
+        "--curves",
+        action="store_true",
+        help="measure how costs grow with CPUs, pending interrupts and events, instead of the rows",
+    )
+    names = ", ".join(task.name for task in TASKS)
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        help=f"measure only this row ({names}) or this curve ({', '.join(bench_curves.NAMES)})",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the rows or curves to FILE")
     options = parser.parse_args(argv)
     if options.runs < 1:
         parser.error("--runs must be at least 1")
+    known = bench_curves.NAMES if options.curves else [task.name for task in TASKS]
+    for name in options.only or ():
+        if name not in known:
+            parser.error(f"argument --only: there is no {name!r}; choose from {', '.join(known)}")
     return options
+
+
+def as_data(row: Row) -> dict[str, object]:
+    """A row for the JSON file; JSON has no infinity, so a ratio without a value is null."""
+    return {name: None if value == float("inf") else value for name, value in row._asdict().items()}
+
+
+def write_json(file: str | None, data: Sequence[dict[str, object]]) -> None:
+    if file:
+        Path(file).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_rows(only: Sequence[str] | None, runs: int) -> list[Row]:
+    """Measure the rows with these names (None: all), and print them."""
+    print(line(HEADER), flush=True)
+    done = []
+    for row in rows([task for task in TASKS if not only or task.name in only], runs):
+        print(table_line(row), flush=True)
+        done.append(row)
+    return done
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
-    print(line(HEADER), flush=True)
-    done = []
-    for row in rows(
-        (task for task in TASKS if not options.only or task.name in options.only), options.runs
-    ):
-        print(table_line(row), flush=True)
-        done.append(row)
-    if options.json:
-        Path(options.json).write_text(
-            json.dumps([row._asdict() for row in done], indent=1) + "\n", encoding="utf-8"
-        )
+    if options.curves:
+        try:
+            write_json(options.json, list(bench_curves.measure_all(options.only, options.runs)))
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+        return 0
+    done = measure_rows(options.only, options.runs)
+    write_json(options.json, [as_data(row) for row in done])
     return 0 if all(row.holds for row in done) else 1
 
 

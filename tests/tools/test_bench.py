@@ -103,7 +103,7 @@ def test_qemu_may_repeat_an_action_more_often() -> None:
 
 def test_a_difference_below_the_noise_has_no_ratio() -> None:
     row = bench.row_of(ONE_OF_MANY, samples([3.0], [0.9]), samples([1.0], [1.0]))
-    assert bench.cells(row)[4] == "inf"
+    assert bench.cells(row)[4] == "inf" and bench.as_data(row)["ratio"] is None
 
 
 def test_a_guest_beside_starts_as_armvirt_does() -> None:
