@@ -40,7 +40,7 @@ TABLE_BASE = 1 << 40
 address."""
 TABLE_SPACE = 1 << 30  # bytes; the host allocates only the pages that are used
 L3_SPAN = s2.PAGE_SIZE * s2.ENTRIES
-COPY = 1 << 26  # bytes that are copied in one step of Python
+COPY = 1 << 26  # bytes that one Python statement copies
 
 
 class Stage2:

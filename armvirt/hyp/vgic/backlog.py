@@ -20,7 +20,7 @@ from typing import Any, Protocol
 STEPS = 512
 RELEASE = "release"
 SLICE_NS = 10_000
-SCAN = 64  # table entries that count as one step
+SCAN = 64  # LPIs, events or devices that a walk passes and that count as one step
 
 
 class Job:

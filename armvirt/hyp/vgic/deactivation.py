@@ -25,8 +25,8 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
 
     For a level-sensitive interrupt that is mapped to a host interrupt, the flush before the
     acknowledge cleared ``line_level``. Therefore a deactivation reads the line again. If the line
-    is high, the interrupt becomes pending and can wake a vCPU from WFI. Nothing else would report
-    the high line while the vCPU is not loaded, because its timer is then on no PE. (KVM does not
+    is high, the interrupt becomes pending and can wake a vCPU from WFI. While the vCPU is not
+    loaded, the vCPU's timer is on no PE, so nothing else would report the high line. (KVM does not
     need to read the line here, because a vCPU of KVM does not block while the output of a timer is
     high.)
     """

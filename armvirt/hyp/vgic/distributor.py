@@ -77,7 +77,7 @@ class Distributor:
 
     @property
     def nr_irqs(self) -> int:
-        """The number of INTIDs, which ends with the last SPI. The number is 32 (no SPIs) until user
+        """The number of INTIDs from 0 up to the last SPI. The number is 32 (no SPIs) until user
         space or `create_spis` sets the number of SPIs."""
         return self.nr_spis + NR_PRIVATE
 

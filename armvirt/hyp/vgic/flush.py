@@ -114,14 +114,15 @@ def flush(dist: Distributor, cpu: VgicCpu) -> None:
     limit, unknown, left_out = len(vif.lr), [], []
     if dist.model == 2:
         # The CPUID that the guest will write at the end of interrupt is unknown, so no list
-        # register could match. Without a list register, the end increments ICH_HCR_EL2.EOIcount.
+        # register could match. If the guest ends an interrupt without a list register, the PE
+        # increments ICH_HCR_EL2.EOIcount.
         unknown = [irq for irq in resident if irq.sender_is_unknown]
         resident = [irq for irq in resident if irq not in unknown]
     if len(resident) > limit:
         irqs = lr.by_urgency(resident, vif.vmcr)
         left_out = irqs[limit:]
-        # The order of the ap_list stays, because the PE signals interrupts of equal priority in
-        # the order of their list registers.
+        # The interrupts keep the order of the ap_list, because the PE signals interrupts of equal
+        # priority in the order of their list registers.
         resident = [irq for irq in cpu.ap_list if irq in irqs[:limit]]
     cpu.resident, cpu.outside = resident, left_out + unknown
     hcr = ICH_HCR_EN
@@ -212,7 +213,8 @@ def sync_owner(dist: Distributor, irq: VgicIrq) -> None:
     If the guest has ended ``irq``, the sync removes ``irq`` from the ap_list, and the caller then
     adds ``irq`` at the end of the ap_list. Without the sync, the order of the ap_list would depend
     on exits: ``irq`` would keep its old position if no exit had synced the vCPU after the end of
-    interrupt. An edge-triggered interrupt that is alone on the ap_list needs no sync.
+    interrupt. If ``irq`` is edge-triggered and alone on the ap_list, there is no order to keep, and
+    this function does nothing.
     """
     if irq.lr >= 0 and irq.vcpu is not None:
         cpu = dist.vcpus[irq.vcpu]

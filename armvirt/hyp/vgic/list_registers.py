@@ -50,7 +50,8 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
     A list register never has a level-sensitive interrupt as pending and active at once. With HW = 1
     the architecture forbids this state. With HW = 0, the EOI bit raises a maintenance interrupt
     when the guest deactivates the interrupt, and EL2 reads the line again. The EOI bit is also set
-    for a GICv2 SGI that is active or has a second sender.
+    for a GICv2 SGI if the SGI of another sender is pending, because a list register has only one
+    sender.
 
     If an interrupt is mapped to a host interrupt and active, and a write of ISPENDR has set its
     latch, its list register gets HW = 0 and the EOI bit. The interrupt has to become pending when

@@ -67,7 +67,7 @@ def no_attribute(what: str, attr: int) -> KvmError:
 
 
 def check_value(value: int) -> None:
-    """Raise KvmError EINVAL if ``value`` is not a u64."""
+    """Raise KvmError EINVAL if ``value`` is negative or has more than 64 bits."""
     if not 0 <= value < 1 << 64:
         raise KvmError("EINVAL", f"{value:#x} is no value of 64 bits")
 

@@ -73,7 +73,7 @@ class Its:
     because LPIs still have to change (`armvirt.hyp.vgic.backlog`).
     """
 
-    #: The attributes that are saved without a conversion; `state` also has the maps.
+    #: The attributes that are saved without a conversion; `state` also saves the mappings.
     SAVED = ("abi_revision", "enabled", "cbaser", "creadr", "executed", "cwriter", "baser")
     __slots__ = (
         "abi_revision", "base", "baser", "cbaser", "collections", "creadr", "cwriter", "devices", "dist",
