@@ -1,2 +1,2 @@
-"""The architecture as data: registers, encodings, syndromes, GIC register maps. This package does
-not import the other packages of armvirt that use it."""
+"""The architecture as data: registers, encodings, syndromes, GIC register maps. Of armvirt this
+package imports only `armvirt.records`."""

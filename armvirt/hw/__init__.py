@@ -1,2 +1,2 @@
-"""The hardware: the CPU cores of an Arm SoC as software at EL2 sees them, and the engines that
-execute guest code."""
+"""The hardware that armvirt emulates for software at EL2: the CPU cores of an Arm SoC. This package
+also has the engines that execute guest code."""

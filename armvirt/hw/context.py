@@ -52,14 +52,14 @@ class Context:
     # -- registers, for `armvirt.hyp` --
 
     def x(self, n: int) -> int:
-        """Register X<n>; n = 31 is XZR, which reads as zero."""
+        """The value of register X<n>; n = 31 is XZR, which reads as zero."""
         return self.engine.x(n)
 
     def set_x(self, n: int, value: int) -> None:
         self.engine.set_x(n, value)
 
     def q(self, n: int) -> int:
-        """Register V<n> as 128 bits."""
+        """The value of register V<n>, 128 bits."""
         return self.engine.q(n)
 
     def set_q(self, n: int, value: int) -> None:
@@ -278,7 +278,8 @@ class Context:
         return self._line is not None
 
     def line_changed(self) -> bool:
-        """Return whether the content of the reservation granule has changed since `watch_line`."""
+        """Return whether the content of the reservation granule has changed since `watch_line`
+        saved it. False if no content is saved."""
         return (
             self._line is not None
             and self.engine.read_physical(self._line[0], GRANULE) != self._line[1]
@@ -328,8 +329,8 @@ class Context:
         self.engine.unmap_memory(address, size)
 
     def request_stop(self) -> None:
-        """Make the engine leave the guest at the next instruction. This has no effect until the
-        guest runs."""
+        """Make the engine leave the guest at the next instruction. If the guest is not running, its
+        next run ends before the first instruction."""
         self.engine.state.stop = 1
 
     def stop_at(self, address: int, on_stop: Callable[[], None]) -> Callable[[], None]:

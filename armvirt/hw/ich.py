@@ -2,10 +2,10 @@
 them (IHI 0069 chapter 6).
 
 EL2 writes the list registers. The interface selects the interrupt that is signalled to EL1, and
-changes the interrupt's state at acknowledge, priority drop and deactivation. Functions that the
-specification has as pseudocode are named after it in their docstrings. `update` recomputes the
-three outputs after every change: virq (group 1), vfiq (group 0, if VFIQEn) and the maintenance
-interrupt.
+changes the interrupt's state at acknowledge, priority drop and deactivation. If a method implements
+a function of the specification's pseudocode, its docstring begins with the name of that function.
+`update` recomputes the three outputs after every change: virq (group 1), vfiq (group 0, if VFIQEn)
+and the maintenance interrupt.
 """
 
 from __future__ import annotations

@@ -317,8 +317,8 @@ class Pe:
     # -- interrupt lines --
 
     def _timer_changed(self) -> None:
-        """Copy changed offsets and traps of the counters to the engine. The engine needs them,
-        because it completes counter reads without a callback."""
+        """Copy changed offsets and traps of the counters to the engine, because the engine
+        completes counter reads without a callback."""
         offsets = self.timer.offsets
         if self.context is not None and offsets != self._offsets:
             self._offsets = offsets

@@ -94,7 +94,7 @@ class ShadowRegisters:
         ends at the end of the run, or at the next entry to EL2. If the engine has repeated the
         wake-up n times, ``on_repeats(n)`` is called before any other code of EL2. During this call,
         list register 0 has the state after the guest's end of interrupt. After this call, the
-        actual values are written back.
+        actual values of the shadow registers are written back.
         """
         shadow = self._shadow
         if shadow is not None:

@@ -120,11 +120,12 @@ class SystemCounter:
 class GenericTimer:
     """The timer of one PE.
 
-    ``on_line(name, level)`` is called when `update` changes a line; ``name`` is vtimer or ptimer.
-    The function sets the input of the physical GIC. ``on_change`` is called after each change that
-    may move the deadline, so that a running engine gets the new deadline. Each method that changes
-    a register sets ``changed``; `armvirt.hw.shadow` clears the flag when it copies the state. If
-    ``ecv`` is True, the PE has FEAT_ECV and the offset of the physical counter (FEAT_ECV_POFF).
+    ``on_line(name, level)`` is called when `update` changes a line; ``name`` is vtimer or ptimer. A
+    caller uses ``on_line`` to set the input of the physical GIC. ``on_change`` is called after each
+    change that may move the deadline, so that a running engine gets the new deadline. Each method
+    that changes a register sets ``changed``; `armvirt.hw.shadow` clears the flag when it copies the
+    state. If ``ecv`` is True, the PE has FEAT_ECV and the offset of the physical counter
+    (FEAT_ECV_POFF).
     """
 
     def __init__(

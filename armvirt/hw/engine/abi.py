@@ -128,8 +128,8 @@ class Library:
         ``buffer`` bytes of translated code.
 
         Unicorn allocates this buffer later. If the allocation fails, Unicorn ends the process by
-        exit(1), and this status also means that a guest failed. Therefore `open` checks the address
-        space first.
+        exit(1). A guest that fails causes the same exit status, and a user could not distinguish
+        the two. Therefore `open` checks the address space first.
         """
         try:
             mmap.mmap(

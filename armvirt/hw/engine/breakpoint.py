@@ -6,8 +6,8 @@ hook. If a block contains the address, the second hook undoes the effect of the 
 engine executes single steps up to the address (the *tail*, docs/engine.md). At the address a new
 block begins, so Unicorn calls the second hook again, and the run stops.
 
-Addresses are virtual, like the guest's PC. The guest cannot see this breakpoint. An architectural
-breakpoint would be visible to the guest, and the guest may use it for itself.
+Addresses are virtual, like the guest's PC. The guest cannot see this breakpoint. The breakpoint
+registers of the architecture are not used, because the guest may use them for itself.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@ The API of libunicorn gives access to neither of the two.
 
 A scratch engine executes HVCs with known immediates, a load with a known stage-2 fault, and an LDXP
 of known values. `calibrate` searches for the known values in the bytes that ``uc_context_save``
-stores. If a record is not found at exactly one offset, `calibrate` raises EngineError, because
-armvirt does not support this libunicorn.
+stores. Each record must be found at exactly one offset. Otherwise armvirt does not support this
+version of libunicorn, and `calibrate` raises EngineError.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _set_up(scratch: _Scratch) -> None:
 
 
 def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
-    """The offsets of ``pattern`` in ``blob`` that are multiples of ``step``."""
+    """Return the offsets of ``pattern`` in ``blob`` that are multiples of ``step``."""
     places, at = set(), blob.find(pattern)
     while at >= 0:
         if at % step == 0:

@@ -32,8 +32,8 @@ TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
 """Virtual addresses with a read-protection hook that is never called. Because of this hook, Unicorn
 does not scan the TLBs for each new block. The RAM of a board must not be in these ranges of
-*physical addresses*, because stores to it would become slow. ``tests/board/test_boards.py`` checks
-each board."""
+*physical addresses*, because stores to the RAM would become slow. ``tests/board/test_boards.py``
+checks each board."""
 
 CODE_BUFFER = 64 << 20
 """The size in bytes of the buffer for the translated code of one engine. Unicorn's default is 1
@@ -128,7 +128,7 @@ class Core:
         self.lib.uc_reg_write(self.uc, register, C.byref(self._u64))
 
     def x(self, n: int) -> int:
-        """Register X<n>; n = 31 is XZR, which reads as zero."""
+        """The value of register X<n>; n = 31 is XZR, which reads as zero."""
         return 0 if n == 31 else self.read(abi.x_register(n))
 
     def set_x(self, n: int, value: int) -> None:
@@ -205,7 +205,7 @@ class Core:
         self.write(abi.R_FPCR, value)
 
     def q(self, n: int) -> int:
-        """Register V<n> as 128 bits."""
+        """The value of register V<n>, 128 bits."""
         both = (C.c_uint64 * 2)()
         self.lib.uc_reg_read(self.uc, abi.R_Q0 + n, both)
         return both[0] | both[1] << 64
@@ -262,8 +262,8 @@ class Core:
 
     def translate(self, va: int, *, execute: bool = False) -> int | None:
         """Translate a guest VA to a physical address in the current translation regime, without
-        side effects. Returns None if the translation faults. ``execute`` requires a translation for
-        instruction fetches."""
+        side effects. Returns None if the translation faults. If ``execute`` is True, the VA must be
+        executable; otherwise it must be readable or executable."""
         kinds = (abi.PROT_EXEC,) if execute else (abi.PROT_READ, abi.PROT_EXEC)
         for kind in kinds:
             if self.lib.uc_vmem_translate(self.uc, va, kind, C.byref(self._u64)) == 0:

@@ -45,8 +45,8 @@ NO_BLOCK = 1  # no block starts at an odd address
 
 class Action:
     """The actions of the engine after a callback. Each action is a bit, and the engine executes the
-    actions whose bits are set. The bits are plain integers, because an enum operation is slow, and
-    every exit uses them."""
+    actions whose bits are set. The bits are plain integers, because every exit uses them and an
+    enum operation is slow."""
 
     RETRY: Final = 0
     WRITE_RT: Final = 2  # write state.rt_value to X<state.rt>
@@ -94,8 +94,8 @@ class Marks:
 
 
 class What(IntEnum):
-    """The kind of an exception entry. The offset of the exception in its group of vectors is this
-    number times the size of a vector."""
+    """The kind of an exception entry. The offset of the exception vector in its group of vectors is
+    this number times the size of a vector."""
 
     SYNC, IRQ, FIQ = range(3)
 
@@ -214,7 +214,7 @@ class MarkedBlock(C.Structure):
 
     ``marks`` has `Marks` bits. ``sev`` and ``sevl`` are the indices of the first SEV and the first
     SEVL in the block. ``epoch`` is the value of state.epoch when the engine examined the block.
-    When code may have changed, state.epoch increases, and the fields of older blocks are no longer
+    When code may have changed, state.epoch increases; a `MarkedBlock` with another ``epoch`` is not
     valid. Unicorn calls the hook on_edge each time it translates the block; ``edges`` is the number
     of these calls.
     """
@@ -257,9 +257,9 @@ TYPES["PollSite"] = (PollSite, "poll_site")
     start=(32,), address=(PLAN_LENGTH,), physical=(PLAN_LENGTH,), word=(PLAN_LENGTH,)
 )  # fmt: skip
 class WaitPlan(C.Structure):
-    """The path of an iteration of a polling loop that was skipped once
-    (`armvirt.hw.polling.loop.Path`). The native engine uses the path to prove that the next wait on
-    it can be skipped (rounds.h)."""
+    """The path of an iteration of a polling loop (`armvirt.hw.polling.loop.Path`), stored after
+    Python has skipped a wait on this path. The native engine uses the path to prove that a later
+    wait on the same path can be skipped (rounds.h)."""
 
     pc: u64
     carried: u64  # bit n: X<n>; bit 32: SP

@@ -105,8 +105,8 @@ class _Around:
 
 class PolledWaits:
     """The polled waits of one engine: the paths of their loops by PC. If ``keeps`` is True, each
-    proved path is also stored in state.plans, where the engine uses it to prove later waits by
-    itself."""
+    proved path is also stored in state.plans, and the engine uses the stored path to prove later
+    waits by itself."""
 
     def __init__(self, keeps: bool) -> None:
         self._keeps = keeps
@@ -125,10 +125,10 @@ class PolledWaits:
         """Find how many iterations of the loop at state.pc have no effect, and skip them.
 
         state.count is the instruction count before the instruction at state.pc. On return
-        state.value is the number of skipped instructions, which the engine adds to its count. It is
-        a multiple of the length of an iteration, and at least one more iteration fits before the
-        next deadline. Returns 1 if the loop cannot be skipped. Returns 0 if iterations were
-        skipped, or if the deadline is too near.
+        state.value is the number of skipped instructions, which the engine adds to its count. This
+        number is a multiple of the length of an iteration, and at least one more iteration fits
+        before the next deadline. Returns 1 if the loop cannot be skipped. Returns 0 if iterations
+        were skipped, or if the deadline is too near.
         """
         core.state.value = 0
         try:

@@ -1,9 +1,9 @@
 """Polled waits: loops that read the counter, a timer's ISTATUS or RAM, and have no effect but time.
 
 A *round* is one iteration of such a loop. `decode` gives the effect of an instruction on intervals
-of register values. `loop` evaluates all rounds in an interval of time at once, and finds how many
-rounds take the same path. This package does not use an engine: `armvirt.hw.engine.waits` calls this
-package for an engine. See docs/engine.md, "Polled waits".
+of register values. `loop` evaluates many rounds at once, and finds how many of them take the same
+path. This package does not use an engine: `armvirt.hw.engine.waits` calls this package for an
+engine. See docs/engine.md, "Polled waits".
 """
 
 LONGEST_ROUND = 512

@@ -1,9 +1,9 @@
 """Decode the A64 instructions of polling loops (DDI 0487 C4.1). `decode` converts an instruction
 word to a `Step`, which is the effect of the instruction on the state of one iteration (a *round*).
 
-`decode` supports two kinds of instructions: instructions that change only general registers, NZCV,
-the PC and RAM, and instructions that have no effect on a CPU that runs alone. For any other
-instruction `decode` returns None, and a loop with such an instruction is not skipped.
+`decode` supports instructions that change only general registers, NZCV, the PC and RAM. It also
+supports barriers and some hints, which have no effect here because only one CPU executes at a time.
+For any other instruction `decode` returns None, and a loop with such an instruction is not skipped.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from armvirt.hw.polling.round import Round
 
 SP, NOWHERE, NZCV = 32, 33, 34
 """`SP` and `NOWHERE` are indices of `Round.x` after X0 to X30 and XZR. `SP` is the stack pointer in
-use. `NOWHERE` receives the writes to XZR. `NZCV` is no index of `Round.x`: it is the number of the
-flags in ``reads`` and ``writes`` of a `Step`."""
+use. `NOWHERE` receives the writes to XZR. `NZCV` is no index of `Round.x`: in ``reads`` and
+``writes`` of a `Step` this number stands for the flags."""
 
 Run = Callable[["Round"], "int | None"]
 """Applies the effect of an instruction to the state of an iteration. Returns the next PC, or None
@@ -594,8 +594,8 @@ def _exact(r: Round, n: int) -> int:
 
 
 def _acquire_release(word: int) -> Step | None:
-    """Decode LDAR and STLR. Returns None for exclusive loads and stores, which have other encodings
-    in the same group."""
+    """Decode LDAR and STLR. Returns None for the other instructions of this group, such as
+    exclusive loads and stores."""
     if word & LDAR_MASK not in (LDAR, STLR):
         return None
     rt, rn, is_load = word & 31, _stack(word >> 5 & 31), bool(word >> 22 & 1)

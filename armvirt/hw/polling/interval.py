@@ -92,9 +92,9 @@ def sign_extend(a: Interval, bits: int, width: int) -> Interval:
 
 
 def bitwise(a: Interval, b: Interval, operation: Callable[[int, int], int]) -> Interval:
-    """Apply AND, ORR or EOR, which is ``operation``. The bits of the result are exact above the
-    highest bit that can differ between two values of the same operand; the other bits are
-    unknown."""
+    """Apply the bitwise ``operation`` (AND, ORR or EOR). The bits of the result are exact above the
+    highest bit that can differ between two values of the same operand. The lower bits are treated
+    as unknown."""
     if a[0] == a[1] and b[0] == b[1]:
         result = operation(a[0], b[0])
         return result, result

@@ -9,8 +9,8 @@ that this read returns in the N rounds. Therefore each register of the `Round` i
 contains the value of this register in every round. Each branch must go the same way for the whole
 interval. If a round reads a register, NZCV or memory before it writes it, the value at the end of
 the round must be the value at the start of the round. Then every round starts like the first round.
-Only a register or memory that each round writes before it reads it may differ, for example because
-it still holds a counter value of the previous round.
+If a round writes a register or memory before it reads it, the value at the end may differ from the
+value at the start: for example, it may be a counter value.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Path:
     ``effects`` has a pair for each instruction: the function that computes its effect, and the next
     PC (None for the following instruction). ``code`` has (virtual address, instruction word,
     physical address) of each instruction. ``carried`` has the registers that an iteration reads
-    before it writes them, and also writes. ``keeps_flags`` is the same for NZCV. ``counts`` is True
-    if the path reads a counter or a timer control register, and ``yields`` is True if the path
-    contains YIELD.
+    before it writes them, and also writes. ``keeps_flags`` is True if an iteration reads NZCV
+    before it writes NZCV, and also writes NZCV. ``counts`` is True if the path reads a counter or a
+    timer control register. ``yields`` is True if the path contains YIELD.
     """
 
     __slots__ = ("_lines", "carried", "code", "counts", "effects", "keeps_flags", "yields")
@@ -218,10 +218,12 @@ def _fewer(undecided: UndecidedError, before: Interval | None, number: int, atte
     undecided.
 
     If the compared values increase or decrease by equal amounts, the result is the number of
-    iterations after which the values reach the threshold. Otherwise the result is half of
-    ``number``. ``before`` is the interval of the compared values in the previous attempt, None in
-    the first attempt. The value of the first iteration is the same in both attempts: if the lower
-    bounds are equal, the values increase.
+    iterations that end before the values reach the threshold. Otherwise the result is half of
+    ``number``.
+
+    ``before`` is the interval of the compared values in the previous attempt, None in the first
+    attempt. The first iteration has the same value in both attempts. Therefore the values increase
+    if the lower bounds of both intervals are equal, and decrease if the upper bounds are equal.
     """
     guess = 0
     if undecided.values is not None and undecided.values not in _UNBOUNDED:

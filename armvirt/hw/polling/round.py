@@ -36,7 +36,8 @@ class Surroundings(Protocol):
     """
 
     def word(self, pc: int) -> tuple[int, int] | None:
-        """Return (instruction word at virtual address ``pc``, its physical address), or None."""
+        """Return (instruction word at virtual address ``pc``, physical address of this word), or
+        None."""
 
     def cell(self, address: int, size: int, *, write: bool) -> Cell | None:
         """Return the RAM at a virtual address, or None if the guest cannot read it. ``write`` means
@@ -50,9 +51,10 @@ class Surroundings(Protocol):
         ``register`` is its packed encoding."""
 
     def ticks(self, register: int, count: int) -> int:
-        """Return the counter value in ticks at the instruction count ``count``. ``register`` is a
-        counter, or a timer control register; for a timer control register the value is the one that
-        the timer compares with CVAL. The value is not reduced modulo 2**64."""
+        """Return a count in ticks at the instruction count ``count``. If ``register`` is a counter,
+        the result is the value of the counter. If ``register`` is a timer control register, the
+        result is the value that the timer compares with CVAL. The result is not reduced modulo
+        2**64."""
 
     def comparator(self, register: int) -> tuple[int, int]:
         """Return (CTL, CVAL) of the timer whose control register is ``register``. CTL has the bits

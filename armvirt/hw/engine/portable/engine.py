@@ -197,7 +197,7 @@ class PortableEngine(Engine):
 
     def _poll_host(self, pc: int, count: int) -> int:
         """Call `PeCallbacks.poll` if it is due. Called every POLL_INSNS instructions, before the
-        block at ``pc``. If a polled wait begins at ``pc``, it may be skipped. Returns the
+        block at ``pc``. If a polled wait begins at ``pc``, the wait may be skipped. Returns the
         instruction count including the skipped instructions."""
         state = self.state
         if state.skip and not state.tail:

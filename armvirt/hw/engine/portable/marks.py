@@ -15,8 +15,8 @@ MARKED_ADDRESSES = 1 << 16  # the maximum number of addresses that the engine re
 
 
 class Everywhere(set[int]):
-    """A set that contains every address. If the set of the addresses of marked blocks gets more
-    than MARKED_ADDRESSES elements, the engine replaces it by an `Everywhere`, and then examines
+    """A set that contains every address. If the set of the addresses of marked blocks has more than
+    MARKED_ADDRESSES elements, the engine replaces it by an `Everywhere`. Then the engine examines
     every block for special instructions (marks)."""
 
     def __contains__(self, pc: object) -> bool:
@@ -61,11 +61,11 @@ def open_marked(engine: Engine, pc: int, size: int) -> None:
 
 def retire(engine: Engine, done: int, can_wait: bool = True) -> None:
     """Apply the effects of the special instructions (marks) in the block that is executing.
-    ``done`` is the number of instructions of the block that have retired (DDI 0487 D1.6.1).
+    ``done`` is the number of instructions of the block that have retired.
 
     SEVL and ERET set the event register of this CPU. SEV sets the event registers of all CPUs. A
     WFE at the end of the block completes and clears the event register if the event register is
-    set, or if ``can_wait`` is False. Otherwise the run ends after the WFE.
+    set, or if ``can_wait`` is False. Otherwise the run ends after the WFE (DDI 0487 D1.6.1).
     """
     state, end = engine.state, engine.state.count + done
     marks, state.marks = state.marks, 0

@@ -51,13 +51,13 @@ def read(engine: Engine, pc: int, count: int) -> int:
 
 
 def block(engine: Engine, pc: int, count: int) -> int:
-    """Handle the start of a block at ``pc`` when a poll is due or a watch is active. ``count`` is
-    the instruction count at the start of the block.
+    """Handle the start of a block at ``pc`` when a poll is due or a watch is active. A poll is due
+    every POLL_INSNS instructions. ``count`` is the instruction count at the start of the block.
 
-    A *watch* waits until one block, the watched block, executes again. If the block executes twice
-    more after an equal number of instructions with the same registers, it is in a loop that may be
-    a polled wait. Then `block` tries to skip iterations of the loop. Returns the number of skipped
-    instructions.
+    A *watch* waits until one block, the watched block, executes again. If the watched block
+    executes twice more, each time after an equal number of instructions and with the same
+    registers, it is in a loop that may be a polled wait. Then `block` tries to skip iterations of
+    the loop. Returns the number of skipped instructions.
     """
     state = engine.state
     if not state.watch_left:
@@ -104,9 +104,9 @@ def _set_period(engine: Engine, polls: int) -> None:
 
 
 def _may_ask(engine: Engine) -> bool:
-    """Return whether the engine may try to prove that a block is in a polled wait. An engine that
-    has not tried this yet ignores the result of its first watches, because the first proof imports
-    the modules of the proof."""
+    """Return whether the engine may try to prove that a block is in a polled wait. The first proof
+    must import Python modules, which takes longer than a short wait. Therefore an engine that has
+    not tried a proof yet ignores the result of its first watches."""
     state = engine.state
     state.first_ask = max(state.first_ask - WATCH_WORTH, FIRST_ASK)
     return state.first_ask == FIRST_ASK

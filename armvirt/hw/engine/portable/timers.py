@@ -48,11 +48,12 @@ def _trapped_to_el2(engine: Engine, encoding: int) -> bool:
 
 
 def _refuse(engine: Engine) -> int:
-    """Make Unicorn's core trap an access that must trap to EL2. The core then takes the exception
-    of an access at EL0 with CNTKCTL_EL1 = 0, because a hook cannot take an exception and this core
-    has no trap of the virtual timer (FEAT_ECV).
+    """Make Unicorn's core trap an access of the guest to a counter or timer, for a trap to EL2.
 
-    `PortableEngine._on_intr` restores PSTATE and CNTKCTL_EL1, and redirects the exception to EL2.
+    A hook cannot take an exception, and Unicorn's core has no trap of the virtual timer (FEAT_ECV).
+    Therefore this function changes PSTATE to EL0 and CNTKCTL_EL1 to 0, and the core traps the
+    access. `PortableEngine._on_intr` restores PSTATE and CNTKCTL_EL1, and redirects the exception
+    to EL2.
     """
     state = engine.state
     state.denied, state.denied_pstate = 1, engine.pstate
