@@ -90,11 +90,13 @@ class ShadowRegisters:
 
         The engine saves the present value of list register 0. If the guest then executes WFI, and
         the next event is the rise of the virtual timer's line, the engine advances the time to this
-        event, writes the saved value to list register 0, and continues the guest. The permission
-        ends at the end of the run, or at the next entry to EL2. If the engine has repeated the
-        wake-up n times, ``on_repeats(n)`` is called before any other code of EL2. During this call,
-        list register 0 has the state after the guest's end of interrupt. After this call, the
-        actual values of the shadow registers are written back.
+        event, writes the saved value to list register 0, and continues the guest. If the guest ends
+        the interrupt while the line is still high, the engine writes the saved value to list
+        register 0 at once. The permission ends at the end of the run, or at the next entry to EL2.
+        If the engine has repeated the wake-up n times, or has written list register 0 for a high
+        line, ``on_repeats(n)`` is called before any other code of EL2. During this call, list
+        register 0 has the state after the guest's end of interrupt. After this call, the actual
+        values of the shadow registers are written back.
         """
         shadow = self._shadow
         if shadow is not None:
@@ -149,8 +151,9 @@ class ShadowRegisters:
 
     def _end_repeat(self, state: EngineState) -> None:
         shadow, self.repeating = state.shadow, False
-        repeats, shadow.repeat, shadow.repeats = shadow.repeats, 0, 0
-        if repeats:
+        repeats, retaken = shadow.repeats, shadow.retaken
+        shadow.repeat = shadow.repeats = shadow.retaken = 0
+        if repeats or retaken:
             self.clock.base += state.repeat_ns
             state.repeat_ns = 0
             self.vif.end(0)

@@ -306,6 +306,7 @@ typedef struct {
     uint64_t event_ns;
     uint32_t repeats;
     uint32_t repeat_hcr;
+    uint32_t retaken;
     uint32_t waiting;
 } shadow;
 

@@ -96,6 +96,31 @@ static void set_deadline(engine *e, const moment *now) {
     else e->deadline = e->count_base + (until - e->ns_base + e->ns_per_insn - 1) / e->ns_per_insn;
 }
 
+/* May the engine repeat the last interrupt of the virtual timer? EL2 has given the permission for the present list registers
+ * (Pe.repeat_tick), nothing else is pending, and no other timer can fire. */
+static int may_repeat(const engine *e) {
+    const shadow *s = &e->shadow;
+    if (!s->repeat || e->stop || s->hcr != s->repeat_hcr || s->maintenance || s->own_virq || s->own_vfiq || s->waiting) return 0;
+    for (uint32_t n = 0; n < s->lrs; n++)
+        if (s->lr[n] >> LR_STATE_SHIFT) return 0;
+    return CTL_FIRES(s->ctl[0]) && !CTL_FIRES(s->ctl[1]) && !s->line[1] && !(s->ppi_active >> PPI_VTIMER & 1);
+}
+
+/* The guest has deactivated the interrupt of the virtual timer while the line is high, so the interrupt is pending again. EL2
+ * would acknowledge the physical interrupt and write the same value to the list register. Returns 0 if EL2 must do this. */
+static int retake(engine *e) {
+    shadow *s = &e->shadow;
+    if (ppi_deliverable(s) != 1u << PPI_VTIMER || !may_repeat(e)) return 0;
+    moment now = moment_at(e, e->count + 1);
+    if (now.count[0] < s->cval[0]) return 0;
+    s->lr[0] = s->repeat_lr;
+    s->ppi_active |= 1u << PPI_VTIMER;
+    s->retaken = 1;
+    e->stats[ST_REPEAT]++;
+    vif_update(s);
+    return 1;
+}
+
 /* Mark the shadow registers as changed, and stop if a physical interrupt is signalled to EL2. */
 static void changed(engine *e) {
     e->dirty = 1;
@@ -103,6 +128,7 @@ static void changed(engine *e) {
 }
 static void interface_changed(engine *e) {
     vif_update(&e->shadow);
+    retake(e);
     e->virq = e->shadow.virq;
     e->vfiq = e->shadow.vfiq;
     changed(e);
@@ -122,11 +148,7 @@ static int icc(engine *e) {
 static int repeat_tick(engine *e, uint32_t esr) {
     shadow *s = &e->shadow;
     uint64_t monitor;
-    if (!s->repeat || e->stop || esr & TI_MASK || s->hcr != s->repeat_hcr || s->maintenance || s->own_virq || s->own_vfiq) return 0;
-    for (uint32_t n = 0; n < s->lrs; n++)
-        if (s->lr[n] >> LR_STATE_SHIFT) return 0;
-    if (!CTL_FIRES(s->ctl[0]) || s->line[0] || CTL_FIRES(s->ctl[1]) || s->line[1]) return 0;
-    if (s->ppi_active >> PPI_VTIMER & 1) return 0;
+    if (esr & TI_MASK || s->line[0] || !may_repeat(e)) return 0;
     memcpy(&monitor, (uint8_t *)e->context + e->exclusive_offset, 8);
     if (monitor != NEVER) return 0;                /* EL2 would clear the monitor */
     moment now = moment_at(e, e->count + 1);

@@ -8,7 +8,7 @@
 
 /* ---- private interrupts ---- */
 
-static int ppi_deliverable(const shadow *s) { return ((s->ppi_line | s->ppi_latch) & s->ppi_enabled & ~s->ppi_active) != 0; }
+static uint32_t ppi_deliverable(const shadow *s) { return (s->ppi_line | s->ppi_latch) & s->ppi_enabled & ~s->ppi_active; }
 static void ppi_set_line(shadow *s, uint32_t intid, uint32_t level) {
     s->ppi_line = (s->ppi_line & ~(1u << intid)) | level << intid;
 }

@@ -315,6 +315,7 @@ class Shadow(C.Structure):
     event_ns: u64  # the ns of the next event other than the rise of a timer line
     repeats: u32  # the number of times that the engine has repeated the wake-up
     repeat_hcr: u32  # ICH_HCR_EL2 of that wake-up
+    retaken: u32  # the engine has delivered the interrupt of a line that stayed high
     waiting: u32  # physical interrupts that EL2 has for the guest without a list register
 
 

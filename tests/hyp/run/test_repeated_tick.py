@@ -124,6 +124,23 @@ def late(a: Asm) -> None:
     a.msr(CVAL, 4)
 
 
+def storm(a: Asm) -> None:
+    """Seven of eight ticks leave the deadline where it is, so the line stays high after the end of
+    interrupt."""
+    a.word(0x92400A85)  # AND X5, X20, #7
+    a.cbz(5, "calm")
+    a.mrs(4, CVAL)
+    a.sub_imm(4, 4, PERIOD)
+    a.msr(CVAL, 4)
+    a.label("calm")
+
+
+def storm_with_a_mask(a: Asm) -> None:
+    """A storm in which the priority mask holds the interrupt back in the list register for a while."""
+    storm(a)
+    a.msr_const(PMR, 0)
+
+
 def physical_timer(a: Asm) -> None:
     a.mrs(4, "CNTPCT_EL0")
     a.add_imm(4, 4, 7 * PERIOD + 5)
@@ -171,6 +188,14 @@ CASES = {
     "interrupts masked": Case(before=lambda a: a.daifset(2), after=lambda a: a.daifclr(2)),
     "exclusives": Case(before=exclusive_before, after=exclusive_after, sleeps=False),
     "late": Case(tick=late),
+    "storm": Case(tick=storm),
+    "storm in EOImode 1": Case(
+        tick=storm, setup=lambda a: a.msr_const(CTLR, 2), end=lambda a: a.msr(DIR, 1)
+    ),
+    "storm and a mask": Case(tick=storm_with_a_mask, end=lambda a: a.msr_const(PMR, 0xF0)),
+    "storm and a device now and then": Case(
+        tick=storm, after=lambda a: at_each_eighth(a, device)
+    ),
     "EOImode 1": Case(setup=lambda a: a.msr_const(CTLR, 2), end=lambda a: a.msr(DIR, 1)),
     "priority mask": Case(before=urgent_only, after=lambda a: a.msr_const(PMR, 0xF0), sleeps=False),
     "a device in the handler": Case(tick=device, sleeps=False),
