@@ -160,9 +160,14 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{n:,.{DIGITS[row.unit]}f} {row.unit}" for n in (row.armvirt, row.qemu, row.plain)
     )
     spread = f"{Figures(row.armvirt, *row.spread['armvirt']).spread:.0%}"
-    beside = (plain, f"{row.plain_ratio:.2f}") if "plain" in row.spread else ("", "")
+    beside = (plain, ratio_text(row.plain_ratio)) if "plain" in row.spread else ("", "")
     holds = "-" if row.wanted == "-" else "yes" if row.holds else "NO"
-    return row.what, ours, spread, theirs, f"{row.ratio:.2f}", *beside, row.wanted, holds
+    return row.what, ours, spread, theirs, ratio_text(row.ratio), *beside, row.wanted, holds
+
+
+def ratio_text(ratio: float) -> str:
+    """A ratio with two digits after the point; below 0.1, with two digits that are not 0."""
+    return f"{ratio:.2g}" if 0.0001 <= ratio < 0.1 else f"{ratio:.2f}"
 
 
 def table_line(row: Row) -> str:

@@ -179,13 +179,14 @@ TASKS = (
     action("patch", "an instruction patched, IC, DC, run", 50_000),
     action("pending", "an SPI of 4 pending: acknowledge, end", 30_000, qemu_times=300_000),
     action("storm", "an interrupt whose line stays high", 10_000, qemu_times=300_000),
-    action("shot-asleep", "a timer of 20 us, asleep in WFI", 20_000, unit="us", plain=False),
+    action(
+        "shot-asleep", "a timer of 20 us, asleep in WFI", 200_000, qemu_times=20_000, plain=False
+    ),
     action(
         "shot-polled",
         "a timer of 20 us, ISTATUS polled",
         20_000,
         qemu_times=2_000,
-        unit="us",
         plain=False,
     ),
     action("poll", "1 ms, the counter polled", 5_000, qemu_times=100, unit="us", plain=False),
@@ -194,7 +195,7 @@ TASKS = (
         "hand-over",
         "a mutex to the next of 4 CPUs, in WFE",
         3_000,
-        qemu_times=100_000,
+        qemu_times=2_000_000,
         unit="us",
         cpus=4,
         plain=False,  # each WFE of a QEMU with several threads is a NOP: the CPUs spin

@@ -89,6 +89,14 @@ def test_microseconds_have_a_digit_after_the_point() -> None:
     assert bench.cells(row)[1] == "2.0 us"
 
 
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(0.0371, "0.037"), (0.00051, "0.00051"), (0.1, "0.10"), (264.951, "264.95"), (-0.01, "-0.01")],
+)
+def test_a_small_ratio_has_two_digits(ratio: float, text: str) -> None:
+    assert bench.ratio_text(ratio) == text
+
+
 def test_qemu_may_repeat_an_action_more_often() -> None:
     """With and without -icount."""
     task = ONE_OF_MANY._replace(qemu_times=4_000_000)
