@@ -1,13 +1,13 @@
 """Signals that end a command: Ctrl-C, SIGTERM, SIGHUP, and the alarm of ``--timeout``.
 
-Each signal goes to the `Watch` of the command. A signal during a guest's run ends the run at a
-point where the state of the guest is complete. At any other time (loading, digests, reports) the
-signal raises an exception at once. The exception ends open contexts, so that for example the
-terminal leaves raw mode and the trace file is closed.
+What a signal does depends on the moment. During a guest's run, the `Watch` of the command stores
+the signal, and the run ends at a point where the state of the guest is complete. At any other time
+(loading, digests, reports) the signal raises an exception at once. The exception ends open
+contexts, so that for example the terminal leaves raw mode and the trace file is closed.
 
-After a signal an alarm limits the remaining time. A run that does not end within `RUN_S` seconds is
-abandoned. (For example, a run cannot end if it writes to a pipe that nobody reads.) A report that
-is not complete after `REPORT_S` seconds is abandoned, too.
+After a signal an alarm limits the remaining time. A run that does not end within `RUN_S` seconds
+after the signal is abandoned. (For example, a run cannot end if it writes to a pipe that nobody
+reads.) A report that is not complete `REPORT_S` seconds after the signal is abandoned, too.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 class Signals:
-    """The signal handlers of one command. ``error`` is the exception that ends the command; None
-    until a signal arrives or the limit of host time is reached. ``forced`` is True if the process
-    has to end at once, without writing buffered output: a second signal came, or a run or report
-    was abandoned."""
+    """The signal handlers of one command. ``error`` is the exception that ends the command. It is
+    None until a signal arrives or the limit of host time is reached. ``forced`` is True if the
+    process has to end at once, without writing buffered output. The reason is a second signal, or a
+    run or report that was abandoned."""
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
@@ -40,15 +40,14 @@ class Signals:
         self._since = 0.0
 
     def limit(self, seconds: float, spent: float) -> None:
-        """Set the limit of host time to ``seconds``, of which ``spent`` seconds have passed
-        already."""
+        """Set the limit of host time to ``seconds`` in total. ``spent`` seconds of the limit have
+        passed already."""
         self.watch.limit(seconds, spent)
         self.wind_up()
 
     def wind_up(self) -> None:
-        """Start the alarm that fires at the limit of host time. Without a limit, no alarm is
-        started. No alarm is started outside the main thread either, because only the main thread
-        gets signals."""
+        """Start the alarm that fires at the limit of host time. Do nothing if there is no limit. Do
+        nothing outside the main thread, because only the main thread gets signals."""
         left = self.watch.left
         if left is not None and signal.getsignal(signal.SIGALRM) == self.handle:
             signal.setitimer(signal.ITIMER_REAL, max(left, 1e-6))
@@ -88,9 +87,9 @@ class Signals:
             signal.setitimer(signal.ITIMER_REAL, max(1e-3, self._since + REPORT_S - monotonic()))
 
     def _limit(self) -> None:
-        """End the command, because its limit of host time has passed. Raises LimitError if no guest
-        runs at this moment. A guest's run gets no exception: the run compares the clock with the
-        limit itself, and returns a result."""
+        """Handle the alarm at the limit of host time. If no guest runs at this moment, raise
+        LimitError. If a guest runs, raise nothing: the run compares the clock with the limit
+        itself, and returns a result."""
         error = time_is_over(self.watch.seconds or 0.0)
         self._begin_to_end(error)
         if not self.watch.held:
@@ -104,10 +103,13 @@ def time_is_over(seconds: float) -> LimitError:
 
 @contextmanager
 def signals(watch: Watch | None = None) -> Iterator[Signals]:
-    """A context that handles signals. SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP raise
-    SystemExit, and the limit of ``watch`` raises LimitError. A signal that the parent process has
-    set to be ignored (nohup, a background job of a shell) stays ignored. However, SIGINT is always
-    handled if standard input is a terminal, because Ctrl-A x uses SIGINT."""
+    """A context that handles signals. SIGINT raises KeyboardInterrupt. SIGTERM and SIGHUP raise
+    SystemExit. The end of the host time that ``watch`` allows raises LimitError.
+
+    A signal that the parent process has set to be ignored (nohup, a background job of a shell)
+    stays ignored. However, SIGINT is always handled if standard input is a terminal, because Ctrl-A
+    x uses SIGINT.
+    """
     taken = Signals(watch if watch is not None else Watch())
     before = {}
     try:

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str], own: bool) -> int:
-    """Run one command. ``own`` is True if the process ends with this command."""
+    """Run one command. ``own`` is True if the process was started for this command and ends with
+    it."""
     try:
         try:
             return _dispatch(words, own)
@@ -136,10 +137,10 @@ def least_age(started: int, per_second: int, now: float) -> float:
 
 
 def _end_now(error: BaseException, forced: bool) -> NoReturn:
-    """End the process after a signal or the limit of host time, even if nobody reads its output.
-    The alarm is still set, so that the flush of standard output ends even if it blocks. The process
-    ends with ``os._exit``, because Python would flush standard output once more at a normal
-    exit."""
+    """End the process after a signal or the limit of host time. The process ends even if nobody
+    reads its output: if the flush of standard output blocks, an alarm ends the flush. The process
+    ends with ``os._exit``, because a normal exit of Python would flush standard output once
+    more."""
     try:
         if not forced:
             printing.flush()

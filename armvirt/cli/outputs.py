@@ -28,9 +28,10 @@ INPUTS = ("initrd", "dtb", "bios", "script")
 
 
 def check(arguments: argparse.Namespace, more: Iterable[str | None] = ()) -> None:
-    """Check the outputs in ``arguments``. Raises UserError if an output cannot be written. Also
-    raises UserError if an output would overwrite an input, another output, or the file to which
-    standard output goes. The inputs are the files in ``arguments`` and the paths in ``more``."""
+    """Check the outputs that ``arguments`` name. Raises UserError if an output cannot be written.
+    Also raises UserError if an output would overwrite an input, another output, or the file to
+    which standard output is redirected. The inputs are the files that ``arguments`` name and the
+    paths in ``more``."""
     named = {f"--{name.replace('_', '-')}": getattr(arguments, name, None) for name in OPTIONS}
     given = [getattr(arguments, name, None) for name in INPUTS]
     outputs.check(

@@ -138,8 +138,8 @@ def _start(selector: selectors.BaseSelector, index: int, case: Case) -> Worker:
 
 
 def _ended(selector: selectors.BaseSelector, running: Sequence[Worker]) -> list[Worker]:
-    """Wait for output of the workers, or for a deadline. Returns the workers that have ended or
-    whose deadline has passed."""
+    """Wait until a worker prints output or a worker's deadline passes, and read the output. Returns
+    the workers that have ended or whose deadline has passed."""
     patience = min(worker.deadline for worker in running) - monotonic()
     for key, _ in selector.select(min(max(0.0, patience), LONGEST_WAIT_S)):
         worker, stream = key.data

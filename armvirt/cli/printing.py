@@ -85,7 +85,7 @@ def columns(stream: IO[str]) -> int:
 
 class Lines:
     """A file object that writes text to standard output. The text must consist of whole lines of
-    ASCII, for example from the sink in `armvirt.trace.jsonl`."""
+    ASCII, for example from `armvirt.trace.jsonl`."""
 
     def write(self, text: str) -> int:
         with _checked:
@@ -106,8 +106,8 @@ def raw(data: bytes) -> None:
 
 
 def rich(console: Any, *what: object, **style: Any) -> None:
-    """Print with a rich console; ``what`` and ``style`` are the arguments of ``console.print``. The
-    texts must be printable already (`armvirt.printable`)."""
+    """Print on a console of the library rich. ``what`` (the text or table) and ``style`` are
+    arguments of ``console.print``. All texts must be printable already (`armvirt.printable`)."""
     with _checked:
         console.print(*what, **style)
 

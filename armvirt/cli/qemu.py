@@ -29,9 +29,10 @@ def _as(flag: str) -> Translate:
 
 
 def _field(value: str, *names: str) -> str:
-    """The value of a field in ``value``, which has the form ``first,name=value,...``. The field is
-    the first that has one of the ``names``. If there is no such field, the result is ``first``, or
-    "" if ``value`` begins with a named field."""
+    """Read one field of ``value``, the value of a QEMU option, which has the form
+    ``first,name=value,...``. The result is the value of the first field whose name is in ``names``.
+    If there is no such field, the result is ``first``, or "" if ``value`` begins with a named
+    field."""
     parts = [part.partition("=") for part in value.split(",")]
     for name, equals, text in parts:
         if equals and name in names:

@@ -68,15 +68,14 @@ def _script(arguments: argparse.Namespace, guest: Guest | None) -> Script | None
 
 
 def limits(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `Machine.run` that come from the options ``--max-insns`` and ``--max-time``.
-    The limit of host time (``--timeout``) is not included, because the `Watch` of the command
-    checks this limit."""
+    """The limits of virtual time and of instructions (``--max-time`` and ``--max-insns``), as
+    arguments of `Machine.run`. The limit of host time (``--timeout``) is not included: the `Watch`
+    object of the command checks it."""
     return {"max_insns": arguments.max_insns, "max_time_ns": arguments.max_time}
 
 
 def run(machine: Machine, arguments: argparse.Namespace) -> Result:
-    """Run the guest until it ends, or until it reaches a limit in the arguments. Ctrl-C raises
-    KeyboardInterrupt."""
+    """Run the guest until it ends or reaches a limit. Ctrl-C raises KeyboardInterrupt."""
     from armvirt.cli.interrupt import report_begins
 
     result = machine.run(**limits(arguments))
@@ -86,7 +85,7 @@ def run(machine: Machine, arguments: argparse.Namespace) -> Result:
 
 def ending(result: Result, skipped: int = 0) -> str:
     """How a run ended, as one line of text. ``skipped`` is the number of instructions that were
-    counted but not executed, because the guest was in a polled wait (`Machine.skipped`)."""
+    counted but not executed, because the guest only polled (`Machine.skipped`)."""
     words = ENDINGS.get(result.verdict, result.verdict)
     reason = f": {result.diagnosis}" if result.diagnosis else ""
     waits = f", {skipped:,} of them in polled waits" if skipped else ""
@@ -125,9 +124,9 @@ def _explain_hint(result: Result, arguments: argparse.Namespace) -> str:
 def say_ending(
     result: Result, console_tail: str, arguments: argparse.Namespace, skipped: int = 0
 ) -> None:
-    """Print on standard error how a run ended, on a line of its own. ``console_tail`` is the end of
-    the guest's console output. ``skipped`` is the number of instructions that were counted but not
-    executed (`Machine.skipped`)."""
+    """Print on standard error, on a line of its own, how a run ended. ``console_tail`` is the last
+    part of the guest's console output. ``skipped`` is the number of instructions that were counted
+    but not executed, because the guest only polled (`Machine.skipped`)."""
     # A line that the guest left unfinished needs a line feed only if both streams go to the
     # terminal.
     unfinished = console_tail and not console_tail.endswith("\n")

@@ -131,13 +131,14 @@ def raw_mode(fd: int) -> Iterator[None]:
 
 
 def piped_input(fd: int = 0) -> bytes:
-    """Read standard input to its end if standard input is a file or a pipe; otherwise return no
-    bytes. The guest starts afterwards, so that every run gets the same input. Raises UserError if
-    there are more than `MAX_PIPED` bytes.
+    """Return the data on standard input, if this is a file or a pipe. The guest starts afterwards,
+    so that every run gets the same input. Raises UserError if there are more than `MAX_PIPED`
+    bytes.
 
-    A pipe that has no data at the start is not read, because such a pipe belongs to the caller of
-    armvirt and not to the guest. If a pipe has had data, and no more data comes for `PIPE_QUIET`
-    seconds although the pipe is still open, the guest gets the data that have come so far.
+    For a terminal, the result is empty. The result is also empty for a pipe without data at the
+    start, because such a pipe belongs to the caller of armvirt and not to the guest. If a pipe
+    stays open but brings no more data for `PIPE_QUIET` seconds, the guest gets the data that have
+    come so far.
     """
     try:
         mode = os.fstat(fd).st_mode

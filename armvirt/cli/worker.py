@@ -26,9 +26,9 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def run_case(case: Case) -> Outcome:
-    """Run the guest of one case and return the outcome. An error is an outcome, too, unless the
-    case has ``debug``. The timeout starts with this call, so the time to load the guest counts,
-    too."""
+    """Run the guest of one case and return the outcome. An error becomes an outcome, too.
+    Exception: with ``debug`` in the case, an internal error is raised, so that its traceback is
+    printed. The time to load the guest counts toward the timeout."""
     started = time.monotonic()
     watch = Watch(case.timeout_s)
     with signals(watch):

@@ -89,9 +89,9 @@ class DebugInfo:
     # -- functions --
 
     def inlined(self, name: str, file: str = "") -> list[Site]:
-        """The inlined copies of a function, sorted by address. If ``file`` is not "", only copies
-        in the compilation unit of this source file. Raises TooManyError if too many files mention
-        the name."""
+        """The inlined copies of a function, sorted by address. If ``file`` is not "", the result
+        has only copies in the compilation unit of this source file. Raises TooManyError if the
+        compilation units that mention the name have more than `MAX_READ` bytes in total."""
         return self._found(name, file, self._inlined_in)
 
     def functions(self, name: str, file: str = "") -> list[Site]:
@@ -251,9 +251,9 @@ class DebugInfo:
         return list(found)[:MAX_NAMES]
 
     def _line_tables(self, file: str) -> Iterator[tuple[Any, dict[int, str]]]:
-        """Yield (line table, {index: path}) of each compilation unit. The dictionary has only those
-        files of the line table whose path ends with ``file``. A unit without such a file is left
-        out."""
+        """Yield (line table, {index: path}) for each compilation unit that has a file whose path
+        ends with ``file``. The dictionary has the files with such a path, by their index in the
+        line table."""
         wanted = [part for part in file.split("/") if part not in ("", ".")]
         for index in sorted(self._units_with(wanted[-1].encode() if wanted else b"", suffix=True)):
             unit = self._units[index]
@@ -286,7 +286,7 @@ class DebugInfo:
 
     def _units_with(self, text: bytes, *, suffix: bool = False) -> set[int]:
         """The indices of the compilation units that may contain the string ``text``. If ``suffix``
-        is True, the string may also be a path that ends with ``text``.
+        is True, a unit that contains a path which ends with ``text`` is included, too.
 
         If .debug_info has at most `SMALL` bytes, the result is all units. Otherwise the result is
         the units that contain the string itself, or the offset of the string in a section of
@@ -305,8 +305,9 @@ class DebugInfo:
         return found
 
     def _mentions(self, section: bytes, text: bytes, suffix: bool) -> Iterator[int]:
-        """Yield the offsets in ``section`` of the string ``text``, and of each number that may be
-        the offset of this string in a section of strings."""
+        """Yield the offsets in ``section`` at which the string ``text`` is mentioned. There are two
+        kinds of mentions: the string itself, and a number that may be its offset in a section of
+        strings. If ``suffix`` is True, offsets of paths that end with ``text`` count, too."""
         yield from _occurrences(section, text + b"\0")
         for strings in ("debug_str_sec", "debug_line_str_sec"):
             for offset in islice(_strings(self._raw(strings), text, suffix), MAX_STRINGS):

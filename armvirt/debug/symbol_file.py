@@ -148,13 +148,13 @@ def _link_start(linked: SymbolSource, image: Loaded) -> int | None:
 
 class ImageSymbols:
     """The symbols of a guest that was loaded without symbols. ``linked`` are the symbols of the
-    separate file, at link-time addresses; ``image`` is the loaded guest.
+    separate file, at link-time addresses. ``image`` is the loaded guest.
 
     The link-time address of the first byte of the image (symbol ``_text``) gives the physical
     address of each symbol. ``bias`` is the offset from link-time addresses to the virtual addresses
-    at which the guest executes; None while this offset is unknown. The offset is computed by
-    `settle`, or from the VBAR_EL1 values of the CPUs, which ``vectors()`` returns: in arm64 Linux,
-    VBAR_EL1 is the address of the symbol ``vectors``.
+    at which the guest executes; None while this offset is unknown. There are two ways to compute
+    the offset: `settle`, or the VBAR_EL1 values of the CPUs, which ``vectors()`` returns. In arm64
+    Linux, VBAR_EL1 is the address of the symbol ``vectors``.
     """
 
     def __init__(

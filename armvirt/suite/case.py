@@ -28,9 +28,10 @@ class Case:
     of `Machine`, ``limits`` are arguments of `Machine.run`.
 
     ``trace`` and ``dump_dtb`` are the files that the run writes; None if the run writes no such
-    file. ``trace_hash`` is the hash that the run must have. If ``trace_hash`` is True, the report
-    only shows the hash. ``expect`` is the verdict that the run must have. If ``exit_raw`` is not
-    None, the guest must end with this exit code, and ``expect`` does not matter.
+    file. A string in ``trace_hash`` is the hash that the run must have. True means that the hash is
+    reported but not checked. False means that no hash is computed. ``expect`` is the verdict that
+    the run must have. If ``exit_raw`` is not None, the guest must end with this exit code, and
+    ``expect`` does not matter.
     """
 
     name: str

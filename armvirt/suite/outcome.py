@@ -25,8 +25,8 @@ Details = list[tuple[str, list[str]]]
 
 @dataclass
 class Outcome:
-    """The outcome of one guest. ``ok`` is True if the result is as expected. ``error`` is the
-    reason why there is no verdict (bad input, an internal error, a crash), else ""."""
+    """The outcome of one guest. ``ok`` is True if the result is as expected. If there is no
+    verdict, ``error`` is the reason (bad input, an internal error, a crash); otherwise it is ""."""
 
     name: str
     expect: str
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def headline(self) -> str:
-        """One line about an outcome that is not as expected."""
+        """One line that says what is wrong with an outcome that is not as expected."""
         if self.error:
             return self.error
         reason = f": {self.diagnosis}" if self.diagnosis else ""

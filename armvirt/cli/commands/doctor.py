@@ -44,8 +44,9 @@ def python() -> Iterator[Finding]:
 
 
 def engine() -> Iterator[Finding]:
-    """Load Unicorn and calibrate the engine, and report the result. If this step succeeds, armvirt
-    can run guests."""
+    """Report whether armvirt can run guests. This check loads Unicorn and measures how Unicorn
+    behaves (the calibration). Also report which engine is in use: native (compiled C code) or
+    portable."""
     try:
         from armvirt.hw.engine import describe
 
@@ -64,8 +65,8 @@ def engine() -> Iterator[Finding]:
 
 
 def why_not_native() -> Iterator[Finding]:
-    """Report why the native engine is missing, with at most `LOG_LINES` lines from the log of its
-    build. Then tell the user how to get the native engine."""
+    """Report why the native engine (compiled C code) is missing, and how the user can get it. The
+    report has at most `LOG_LINES` lines from the log of the failed build."""
     from armvirt.hw.engine.native import BUILD_LOG, build_log
 
     log = build_log()

@@ -64,8 +64,8 @@ def gic(arguments: argparse.Namespace) -> int:
 
 
 def parse(text: str, machine: Machine) -> Place:
-    """Parse the text of ``--at``. Raises UserError for a name that the guest does not have. The
-    message lists similar names."""
+    """Convert the text of ``--at`` to a time or an address. Raises UserError for a name that the
+    guest does not have. The message lists similar names."""
     try:
         return places.parse(text, machine)
     except UserError as error:
@@ -73,8 +73,9 @@ def parse(text: str, machine: Machine) -> Place:
 
 
 def run_to(machine: Machine, arguments: argparse.Namespace) -> Result | None:
-    """Run the guest until it reaches the place that ``--at`` gives, ends, or reaches a limit.
-    Returns None if the guest reached this place, else the `Result` of the run."""
+    """Run the guest to the point that ``--at`` gives. Returns None if the guest reached this point.
+    If the guest ended first, or reached a limit first, returns the `Result` of the run. Without
+    ``--at``, the guest runs to its end or to a limit."""
     if arguments.at is None:
         return session.run(machine, arguments)
     place = parse(arguments.at, machine)
@@ -94,7 +95,7 @@ def _reached(machine: Machine, place: Place) -> bool:
 
 
 def remark(result: Result | None, arguments: argparse.Namespace, machine: Machine) -> str:
-    """How the run ended, as text. The text is "" if the run stopped at the place that ``--at``
+    """How the run ended, as text. The text is "" if the run stopped at the point that ``--at``
     gives."""
     if result is None:
         return ""
@@ -110,8 +111,9 @@ def remark(result: Result | None, arguments: argparse.Namespace, machine: Machin
 def show(
     what: Explanation | GicView, arguments: argparse.Namespace, result: Result | None, machine: Machine
 ) -> None:  # fmt: skip
-    """Print ``what`` on standard output: as JSON with ``--json``, else as tables. Unless the run
-    stopped at the place that ``--at`` gives, also print on standard error how the run ended."""
+    """Print an explanation or the state of the GIC (``what``) on standard output: as JSON with
+    ``--json``, otherwise as tables. If the run did not stop at the point that ``--at`` gives, print
+    on standard error how the run ended."""
     if arguments.json:
         printing.lines(json.dumps(what.data(), indent=2).split("\n"), fold=False)
     else:
@@ -131,9 +133,9 @@ def _print_tables(what: Explanation | GicView, *, plain: bool) -> None:
 
 
 def echo_console(machine: Machine, arguments: argparse.Namespace) -> None:
-    """Prepare the guest's console. With ``--console`` the output of the console is printed on
-    standard error, otherwise the output is dropped. Data from a pipe on standard input becomes
-    input of the guest, unless a script is given."""
+    """Connect the guest's console. With ``--console``, the output of the console is printed on
+    standard error. Without ``--console``, the output is dropped. Data from a pipe on standard input
+    become input of the guest. With ``--script``, the pipe is not read."""
     if arguments.console:
         machine.console.listeners.append(printing.raw_error)
     if not arguments.script and (data := piped_input()):

@@ -1,5 +1,5 @@
 """``armvirt migrate-test``: runs a guest twice and compares the two runs. In one of the runs the
-guest is moved to another host."""
+guest is migrated to another emulated host."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Run the guest with and without the move, and print how the two runs differ. Returns 0 if the
-    runs do not differ, else 1."""
+    """Run the guest once with the migration and once without, and print how the two runs differ.
+    Returns 0 if the runs do not differ, else 1."""
     if arguments.at is None:
         raise UserError("armvirt migrate-test needs --at TIME, when the guest moves")
     from armvirt.machine import migrate

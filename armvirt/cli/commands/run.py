@@ -101,8 +101,8 @@ def _run(machine: Machine, arguments: argparse.Namespace, trace: TraceFile | Non
 
 
 def _say_waiting(machine: Machine) -> None:
-    """Print that the guest sleeps until a key is pressed. The pacer calls this function once per
-    run."""
+    """Print that the guest sleeps until a key is pressed. This function is called once, when the
+    guest waits for the keyboard for the first time."""
     unfinished = not machine.console.output.endswith(b"\n")
     printing.remark(
         f"{machine.waiting}; Ctrl-A x leaves", "\n" if unfinished and machine.console.output else ""

@@ -31,7 +31,7 @@ def describe(outcome: Outcome, width: int) -> str:
 
 
 def failure(outcome: Outcome) -> list[str]:
-    """The text that describes an outcome that is not as expected, as a list of lines."""
+    """Describe an outcome that is not as expected. The result is a list of lines."""
     lines = [f"--- {printable(outcome.name)}: {outcome.headline}"]
     for title, rows in outcome.details():
         lines += [f"  {title}:", *(f"    {row}" for row in rows)]

@@ -68,8 +68,9 @@ class Coloured(Plain):
 
 class Shower:
     """Passes rows of the timeline to the function ``write``. ``most`` is the maximum number of
-    rows, None if there is no maximum. ``left_out`` counts the rows above this maximum. If
-    ``console`` is False, rows with output of the guest's console are dropped."""
+    rows, None if there is no maximum. After this number of rows, further rows are not passed but
+    counted in ``left_out``. If ``console`` is False, rows with output of the guest's console are
+    dropped and not counted."""
 
     def __init__(self, write: Callable[[Row], None], most: int | None, console: bool) -> None:
         self._write, self._most, self._console = write, most, console
