@@ -77,8 +77,8 @@ class TraceFile:
     @contextmanager
     def writing(self, open_text: Open, **about: object) -> Iterator[None]:
         """A context in which the events are written to the file. The function ``open_text`` opens
-        the file. The trace also has ``about``, facts about the run such as the name of the
-        guest."""
+        the file. ``about`` has facts about the run, such as the name of the guest. These facts are
+        written to the file, too."""
         if self.path is None:
             yield
             return

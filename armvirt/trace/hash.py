@@ -2,7 +2,7 @@
 
 Two runs have the same hash if and only if the guest observed the same events at the same times and
 ended in the same state (apart from collisions of SHA-256). The hash does not depend on filters,
-other sinks, the engine, or the host.
+other sinks, the engine, or the real machine on which armvirt runs.
 
 The hashed text is UTF-8. The first line is ``armvirt-trace 1``. Then follows one line per canonical
 event::

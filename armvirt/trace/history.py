@@ -60,7 +60,8 @@ class Times:
 class Loss(NamedTuple):
     """The event that cleared the pending state of an interrupt before the guest took the interrupt.
     ``how`` is the cause: `FELL` (the line fell), the name of an ICPENDR register, or the name of an
-    ITS command. The interrupt became pending at ``raised`` and lost this state at ``stamp``."""
+    ITS command. ``raised`` says when the interrupt became pending, and ``stamp`` says when the
+    pending state was cleared."""
 
     how: str
     raised: Stamp
@@ -72,14 +73,15 @@ class Past:
     """The history of one interrupt. A private interrupt has a history for each vCPU, and a shared
     interrupt has one history.
 
-    ``raised`` counts the events that raise the interrupt. ``again`` counts those events that raise
-    the interrupt while it is pending already. ``taken`` counts acknowledges, ``ended`` ends of
-    interrupt, and ``deactivated`` writes of DIR. ``waiting`` is the time since which the interrupt
-    is pending and not acknowledged; None if there is no such time. ``lost`` is the last loss of the
-    pending state.
+    ``raised`` counts the events that raise the interrupt. ``again`` counts only those of them at
+    which the interrupt is pending already. ``taken`` counts acknowledges, ``ended`` ends of
+    interrupt, and ``deactivated`` writes of DIR. ``waiting`` is the time at which the interrupt
+    became pending; None if it is not pending, or if the guest has acknowledged it since. ``lost``
+    is the last event that cleared the pending state before an acknowledge.
 
     ``rose`` is the time at which the line of the interrupt rose; None if the line is low, or if
-    there is no line. ``taken_high`` and ``ended_high`` count acknowledges and ends since ``rose``.
+    there is no line. ``taken_high`` and ``ended_high`` count the acknowledges and the ends of
+    interrupt since ``rose``.
     """
 
     raised: Times = field(default_factory=Times)
@@ -123,8 +125,9 @@ class Message(NamedTuple):
 
 
 class Poll(NamedTuple):
-    """Repeated reads of a register of the GIC by a CPU. All reads returned ``value``. ``times`` is
-    the number of reads, ``since`` the time of the first, and ``last`` the time of the last."""
+    """Consecutive reads of one register of the GIC by a CPU. All reads returned ``value``.
+    ``times`` is the number of reads, ``since`` the time of the first read, and ``last`` the time of
+    the last read."""
 
     frame: str
     offset: int
@@ -136,7 +139,8 @@ class Poll(NamedTuple):
 
 class Faults(NamedTuple):
     """Consecutive synchronous exceptions, from the same instruction or from within the vectors.
-    ``times`` is the number of exceptions. ``stamp`` and ``event`` describe the last of them."""
+    ``times`` is the number of exceptions. ``stamp`` (time, vCPU and PC) and ``event`` describe the
+    last exception."""
 
     times: int
     stamp: Stamp
@@ -156,17 +160,20 @@ class CpuPast:
 
     ``running`` has a pair (INTID, time of the acknowledge) for each interrupt that the vCPU
     acknowledged and whose priority no EOIR has dropped since. The most recent interrupt is the
-    last. ``entry`` is the last IRQ or FIQ exception. ``entries`` counts the IRQ and FIQ exceptions
-    since the last acknowledge of an interrupt, and ``spurious`` counts the acknowledges since then
-    that returned a special INTID.
+    last. ``entry`` is the last IRQ or FIQ exception.
+
+    ``entries`` and ``spurious`` count from the last acknowledge that returned the INTID of an
+    interrupt. ``entries`` is the number of IRQ and FIQ exceptions since then. ``spurious`` counts
+    the reads of IAR since then that returned a special INTID (1020 to 1023).
 
     ``faults`` are the last synchronous exceptions; None if the vCPU has used the GIC or a timer
-    since. ``poll`` is the register of the GIC that the vCPU reads again and again; None if there is
-    no such register.
+    since. ``poll`` is the memory-mapped register of the GIC that the vCPU read last, with the
+    number of equal reads in a row. ``poll`` is None if the vCPU has written such a register since,
+    or has read GICC_IAR since.
 
-    The keys of ``dropped`` and ``idle_ends`` are INTIDs. ``dropped`` has the EOIR with another
-    INTID that dropped the priority of this interrupt. ``idle_ends`` has the EOIR with this INTID
-    that was written while no priority was active.
+    The keys of ``dropped`` and ``idle_ends`` are INTIDs. ``dropped[n]`` is a write of EOIR that
+    dropped the priority of INTID n, although another INTID was written. ``idle_ends[n]`` is a write
+    of INTID n to EOIR while no priority was active.
     """
 
     running: list[tuple[int, Stamp]] = field(default_factory=list)
@@ -208,8 +215,8 @@ class History:
     # Queries --------------------------------------------------------------------------------------
 
     def of(self, intid: int, vcpu: int) -> Past:
-        """The history of an interrupt. A private interrupt has a history for each vCPU, and
-        ``vcpu`` selects the vCPU."""
+        """The history of an interrupt. ``vcpu`` selects the vCPU of a private interrupt, and has no
+        effect for a shared interrupt."""
         return self._past.get(key_of(vcpu, intid)) or Past()
 
     def cpu(self, vcpu: int) -> CpuPast:
@@ -286,7 +293,8 @@ class History:
 
     def _end(self, stamp: Stamp, event: EndOfInterrupt) -> None:
         """Record a write of EOIR or DIR. EOIR drops the highest active priority, whatever INTID is
-        written, but ends only the interrupt with this INTID (IHI 0069 12.2.10)."""
+        written. An interrupt counts as ended only if its own INTID is written (IHI 0069
+        12.2.10)."""
         intid, cpu = event.intid, self._cpu(stamp.vcpu)
         if event.register == "DIR":
             self._of(stamp.vcpu, intid).deactivated.add(stamp)

@@ -24,7 +24,8 @@ HEX_FIELDS = frozenset({"pc", "esr", "elr", "value", "address", "offset", "funct
 
 
 def record(stamp: Stamp, event: Event) -> dict[str, Any]:
-    """One event, with its time and place, as a dictionary for JSON."""
+    """One event as a dictionary for JSON. The fields of ``stamp`` (virtual time, instruction count,
+    vCPU and PC) come first."""
     where = {"ns": stamp.ns, "insns": stamp.insns, "vcpu": stamp.vcpu, "pc": hex(stamp.pc)}
     return {**where, "kind": event.kind, **fields(event)}
 
@@ -49,8 +50,8 @@ def _plain(value: object) -> object:
 
 
 class JsonLines:
-    """A sink that writes each event to ``file`` as a line of JSON. Without a file the sink drops
-    events, so that it can be made before the file is opened."""
+    """A sink that writes each event to ``file`` as a line of JSON. While it has no file, the sink
+    drops events. So the sink can be made before the file is opened."""
 
     def __init__(self, file: SupportsWrite[str] | None = None) -> None:
         self._file: SupportsWrite[str] | None = None
@@ -62,7 +63,8 @@ class JsonLines:
         return f"<JsonLines of {self.count:,} events>"
 
     def attach(self, file: SupportsWrite[str], **about: object) -> None:
-        """Start writing events to ``file``. The first line has the fields ``about``."""
+        """Start to write events to ``file``. The first line has ``about``, facts about the run such
+        as the name of the guest."""
         self._file = file
         self._write({"kind": "header", "format": FORMAT, **about})
 
@@ -83,9 +85,9 @@ class JsonLines:
             self.count += 1
 
     def end(self, **about: object) -> None:
-        """Write the last line, which says that the file is complete. The last line also has the
-        fields ``about``. Later events are dropped. After a write error events are missing in the
-        file, so the last line is not written."""
+        """Write the last line, which says that the file is complete. ``about`` has further facts,
+        which are written in this line, too. Events after this call are dropped. If an earlier write
+        failed, events are missing in the file, so the last line is not written."""
         if self._file is not None:
             self._write({"ns": self._last_ns, "kind": "end", "events": self.count, **about})
             self._file = None

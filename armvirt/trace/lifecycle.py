@@ -66,7 +66,7 @@ class Latency(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """The minimum, median and maximum of ``total`` values."""
+    """The minimum, median and maximum of a set of values. ``total`` is the number of values."""
 
     total: int
     least: int
@@ -144,9 +144,9 @@ class Parking:
         self._parked: set[tuple[int, str]] = set()  # lines that were high at vcpu_put
 
     def schedule(self, stamp: Stamp, event: Schedule) -> list[str]:
-        """Record a `Schedule` event. If the event loads a vCPU, returns the names of the timers
-        whose line was high at vcpu_put and is not high any more. For any other event, returns no
-        names."""
+        """Record a `Schedule` event. If the event loads a vCPU, return the names of the timers
+        whose line was high at vcpu_put and did not rise again at vcpu_load. For any other event,
+        return an empty list."""
         if event.what == "put":
             self._put[event.target] = stamp.ns
         if event.what != "load":
@@ -157,7 +157,8 @@ class Parking:
         return sorted(timer for _, timer in fallen)
 
     def hides(self, stamp: Stamp, event: TimerLine) -> bool:
-        """True if vcpu_put, or the vcpu_load that follows, caused this change of a timer's line."""
+        """True if vcpu_put or vcpu_load caused this change of a timer's line. Such a change is not
+        a stage of an interrupt."""
         line = stamp.vcpu, event.timer
         if event.level:
             parked = line in self._parked

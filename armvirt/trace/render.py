@@ -28,8 +28,8 @@ STYLES = {
     "console": "dim",
 }
 INDENT = 4
-"""The indentation in columns of a continued line. It is used if a word is too long for a line that
-starts below the beginning of the text."""
+"""The indentation, in columns, of the second and further lines of a row. It is used if the text has
+a word that is too long for the normal indentation, which is the column where the text begins."""
 STAGES_WITH_PC = ("program", "deliver")
 
 
@@ -42,10 +42,10 @@ def location(row: Row, lookup: Lookup | None) -> str:
 
 
 def latencies(life: Life) -> str:
-    """The latencies of an interrupt as text: ``12 + 328 + 680 = 1,020 ns, 1,005 insns``. The
-    summands are the ns from fire to deliver, from deliver to ack, and from ack to eoi. If a stage
-    is missing, the text has only the total since fire, or since ack if there is no fire. The text
-    is "" if the interrupt has not ended."""
+    """The latencies of an interrupt as text: ``12 + 328 + 680 = 1,020 ns, 1,005 insns``. The three
+    summands are the times from fire to deliver, from deliver to ack, and from ack to eoi, in ns. If
+    one of these stages is missing, the text has one time: from fire to eoi, or from ack
+    to eoi if there is no fire. The text is "" if the interrupt has not ended."""
     steps = [latency for start, end in STEPS[:3] if (latency := life.latency(start, end))]
     total = life.latency("fire", "eoi") or life.latency("ack", "eoi")
     if total is None:
@@ -68,8 +68,9 @@ def plain(row: Row, lookup: Lookup | None = None) -> str:
 
 
 def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
-    """One row of the timeline for a terminal. A long text continues on the next line, below its
-    beginning. A word is broken only if the word is longer than the width of the terminal."""
+    """One row of the timeline for a terminal. A text that is too long continues on the next line,
+    in the column where it began. A word is broken only if it is longer than the width of the
+    terminal."""
     from rich.text import Text
 
     style = STYLES.get(row.stage, "")
@@ -90,9 +91,9 @@ def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
 
 
 def _under(head: Text, body: Text, width: int) -> Text:
-    """Put ``body`` after ``head``, in lines of ``width`` characters. If ``body`` needs more lines,
-    the further lines start below its beginning, or further left if a word would be too long
-    there."""
+    """Append the text ``body`` to ``head``, in lines of at most ``width`` characters. The further
+    lines of ``body`` start in the column where ``body`` begins. If a word would not fit there, they
+    start further to the left."""
     from rich.console import Console
     from rich.text import Text
 

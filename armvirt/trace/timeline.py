@@ -196,8 +196,8 @@ class Timeline:
         self._row(stamp, "fire", text, vcpu=vcpu)
 
     def _inject(self, stamp: Stamp, event: VgicInject) -> None:
-        """Handle an interrupt from a source that is not a timer. `_timer_line` handles the
-        interrupts of the timers."""
+        """Handle an interrupt from a source that is not a timer: a line, a message or an SGI.
+        Interrupts of the timers are left to `_timer_line`."""
         if event.intid in TIMER_INTIDS.values() or not event.level:
             return
         if event.intid < 16 and event.target < 0:

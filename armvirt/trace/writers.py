@@ -65,8 +65,8 @@ class LastWrite(NamedTuple):
     reset).
 
     ``value`` is the value written. For an ITS command, ``value`` is the error of the command, 0 if
-    there was no error. ``ns``, ``vcpu`` and ``pc`` are the time, the CPU and the address in the
-    guest's code.
+    there was no error. ``ns`` is the virtual time, ``vcpu`` is the CPU, and ``pc`` is the address
+    in the guest's code.
     """
 
     what: str
@@ -100,9 +100,9 @@ class LastWriters:
         self._places: dict[int, tuple[int, int]] = {}  # by LPI: device and collection
 
     def restart(self, ns: int, *, loaded: bool = False) -> None:
-        """Forget all events, because the machine was reset at ``ns``, or because a saved state was
-        loaded whose time is ``ns`` (``loaded`` True). ``since`` is set to ``ns``. After a load
-        ``blind`` is True, because the events before ``ns`` are unknown."""
+        """Forget all events, because the machine was reset or a saved state was loaded. ``ns`` is
+        the virtual time of the reset, or of the saved state, and becomes ``since``. ``loaded`` is
+        True after a load, and becomes ``blind``: the events before a saved state are unknown."""
         self._forget()
         self.since, self.blind = ns, loaded
 
@@ -124,8 +124,9 @@ class LastWriters:
         self, frame: str, offset: int, size: int = 4, bit: int = -1, vcpu: int = ALL
     ) -> LastWrite | None:
         """The last write of the register at ``offset`` of a frame. If ``bit`` is not -1 and the
-        register has a bit per INTID, only writes of this bit count. If ``vcpu`` is not `ALL`, only
-        writes by this vCPU count, because each vCPU has its own register at the same address."""
+        register has a bit per INTID, the result is the last write of this bit. ``vcpu`` selects the
+        writes by one vCPU; it is needed for a banked register, which each vCPU has at the same
+        address. `ALL` selects the writes by any vCPU."""
         if bit >= 0 and _has_bits(frame, offset):
             return self._writes.get((frame, offset & ~CLEAR, "bit", bit, vcpu))
         return latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))
@@ -137,8 +138,8 @@ class LastWriters:
         return latest(self._writes.get((vcpu, each)) for each in {name, view})
 
     def raised(self, intid: int, vcpu: int = ALL) -> LastWrite | None:
-        """The last change of an interrupt's input. ``vcpu`` is the vCPU of a private interrupt, or
-        `ALL`."""
+        """The last rise or fall of an interrupt's input. ``vcpu`` is the vCPU of a private
+        interrupt, or `ALL` for a shared interrupt."""
         return self._writes.get(("input", intid, vcpu))
 
     def acknowledged(self, intid: int, vcpu: int) -> LastWrite | None:

@@ -38,11 +38,11 @@ UNRECORDED = (
 
 
 class Step(NamedTuple):
-    """The result of one check as text. ``station`` is the check. ``register`` and ``value`` are the
-    register that the check reads. ``written`` has the time and the place in the guest's code of the
-    last write of this register, or of the last raise or acknowledge of the interrupt. ``writer`` is
-    the same text with the address. Both texts are "" if the event was not recorded, or if a guest
-    cannot write the register."""
+    """The result of one check as text. ``station`` is the check that was made. ``register`` and
+    ``value`` are the register that the check reads, and its value. ``written`` tells when and where
+    in the guest's code this register was last written, or the interrupt was last raised or
+    acknowledged. ``writer`` is the longer form of ``written``, with the address of the code. Both
+    are "" if the event was not recorded, or if a guest cannot write the register."""
 
     station: Check
     passed: bool
@@ -55,14 +55,17 @@ class Step(NamedTuple):
 
 
 class Explanation(Showable):
-    """Why vCPU ``vcpu`` does not take INTID ``intid`` at the time ``ns``.
+    """Why vCPU ``vcpu`` does not take INTID ``intid`` at the virtual time ``ns``.
 
     ``steps`` are the results of the checks. ``held`` is the first check that blocks the interrupt;
-    None if the interrupt is taken. ``state`` is "waiting", "handled" (the interrupt is active) or
-    "entered" (the vCPU took an interrupt exception, and has acknowledged no interrupt since).
-    ``cause`` is the mistake that the history of the run shows; None if the history shows no mistake
-    (`armvirt.views.causes`). ``recorded`` is True if there is a history. ``versus`` is a text that
-    says why another interrupt is taken first; "" if the caller did not name another interrupt.
+    None if the interrupt is taken. ``state`` is "handled" if the interrupt is active. It is
+    "entered" if the vCPU took an interrupt exception and has acknowledged no interrupt since.
+    Otherwise it is "waiting".
+
+    ``cause`` is the mistake of the guest that the history of the run shows; None if the history
+    shows no mistake (`armvirt.views.causes`). ``recorded`` is True if there is a history.
+    ``versus`` is a text that says why the vCPU takes a second interrupt instead; "" if the caller
+    did not name a second interrupt.
     """
 
     def __init__(
@@ -90,7 +93,7 @@ class Explanation(Showable):
 
     @property
     def also(self) -> list[str]:
-        """The names of the later checks that would also block the interrupt. The checks in
+        """The names of the blocking checks after the first blocking check. The checks in
         `CONSEQUENCES` are left out, because they fail only as long as the first check fails."""
         later = (step.station for step in self.steps if not step.passed and step is not self.held)
         return [station.value for station in later if station not in CONSEQUENCES]
@@ -105,8 +108,9 @@ class Explanation(Showable):
 
     @property
     def verdict(self) -> str:
-        """The answer in one line: the mistake if the history shows a mistake, else the first check
-        that blocks the interrupt. The line also says what would change the result."""
+        """The answer in one line. This is the guest's mistake if the history shows a mistake,
+        otherwise the first check that blocks the interrupt. The line also says what would change
+        the result."""
         return self._names.with_names(self._verdict)
 
     @property
@@ -183,10 +187,10 @@ class Explanation(Showable):
 def explain(
     machine: Subject, intid: int, vcpu: int | None = None, versus: int | None = None
 ) -> Explanation:
-    """Explain why a vCPU does not take an interrupt. If ``vcpu`` is None, the vCPU is the target of
-    an SPI or LPI, or the first vCPU that uses a private interrupt. ``versus`` is the INTID of
-    another interrupt that is taken instead, None if there is none. Raises UserError if an interrupt
-    or the vCPU does not exist."""
+    """Explain why a vCPU does not take the interrupt ``intid``. If ``vcpu`` is None, the vCPU is
+    the target of an SPI or LPI. For a private interrupt, it is the first vCPU that uses this
+    interrupt. ``versus`` is the INTID of a second interrupt that the vCPU takes instead; None if
+    there is none. Raises UserError if one of the interrupts or the vCPU does not exist."""
     vm = machine.board.vm
     check(machine, intid, vcpu)
     who = _whose(machine, intid) if vcpu is None else vcpu
@@ -243,8 +247,8 @@ def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
 
 
 def _whose(machine: Subject, intid: int) -> int:
-    """The vCPU to explain if the caller has named no vCPU: the target of an SPI or LPI, or the
-    first vCPU that uses a private interrupt."""
+    """The vCPU to explain if the caller has named no vCPU. This is the target of an SPI or LPI. For
+    a private interrupt, it is the first vCPU that uses the interrupt."""
     dist = machine.board.vm.vgic_of().dist
     if intid >= 32:
         irq = dist.lpis.get(intid) if intid >= FIRST_LPI else dist.spi(intid)
@@ -260,10 +264,10 @@ def _matters(machine: Subject, irq: VgicIrq, vcpu: int) -> bool:
 
 
 def _story(scene: _Scene, findings: Sequence[Finding]) -> tuple[str, list[Step]]:
-    """The pair (state, steps) of an explanation. The state is "handled" if the interrupt is active.
-    The state is "entered" if only PSTATE masks the interrupt, and the vCPU took an interrupt
-    exception but has acknowledged no interrupt since. A read of IAR would then return the
-    interrupt. Otherwise the state is "waiting"."""
+    """The state and the steps of an explanation. The state is "handled" if the interrupt is active.
+    It is "entered" if only PSTATE masks the interrupt, and the vCPU took an interrupt exception but
+    has acknowledged no interrupt since: a read of IAR would then return this interrupt. Otherwise
+    the state is "waiting"."""
     steps, held = [_step(scene, finding) for finding in findings], first_held(findings)
     if held is None:
         return "waiting", steps

@@ -34,8 +34,9 @@ def not_ended(evidence: Evidence) -> Cause | None:
 
 
 def behind(evidence: Evidence) -> Cause | None:
-    """Detect an interrupt that waits because another interrupt is active and is not preempted. The
-    cause is the missing end of the other interrupt, or the binary point."""
+    """Detect an interrupt that waits behind an active interrupt, which it does not preempt. The
+    cause is that the guest has not ended the active interrupt, or that the binary point gives both
+    interrupts the same group priority."""
     irq = evidence.irq
     if not evidence.holds(Check.RUNNING) or irq is None:
         return None

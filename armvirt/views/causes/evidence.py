@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 class Cause(NamedTuple):
     """The reason why an interrupt is not taken, or is taken again and again. ``name`` identifies
-    the cause for programs. ``text`` is a phrase that follows "INTID n", ``remedy`` a phrase in the
-    imperative. If ``on_its_way`` is True, the user is also told the later checks that block the
-    interrupt."""
+    the cause for programs. ``text`` is a phrase that follows "INTID n", and ``remedy`` is a phrase
+    in the imperative. Several checks can block an interrupt. If ``on_its_way`` is True, the message
+    also names the blocking checks after the first."""
 
     name: str
     text: str
@@ -42,8 +42,8 @@ class Cause(NamedTuple):
 
 class Evidence(NamedTuple):
     """The data about an interrupt, from which the rules find the cause. ``vcpu`` is the vCPU that
-    should take the interrupt. ``findings`` are the results of the present checks, and ``station``
-    of a finding is the `Check`. ``recorder`` is the sink that recorded the run."""
+    should take the interrupt. ``findings`` are the results of the checks in the present state.
+    ``recorder`` is the sink that recorded the run."""
 
     machine: Subject
     intid: int
@@ -79,8 +79,8 @@ class Evidence(NamedTuple):
         return first_held(self.findings)
 
     def holds(self, *stations: Check) -> Finding | None:
-        """The result of the first check that blocks the interrupt. None if no check blocks the
-        interrupt, or if this check is not in ``stations``."""
+        """The result of the first check that blocks the interrupt, if this check is one of
+        ``stations``. None if another check is the first, or if no check blocks the interrupt."""
         held = self.held
         return held if held is not None and held.station in stations else None
 
@@ -113,8 +113,8 @@ class Evidence(NamedTuple):
         return naming.interface(self.dist, self.dist.cpu(self.vcpu), what)
 
     def bit(self, array: int, intid: int | None = None) -> Register:
-        """The bit of an INTID in an array of registers such as `ISENABLER`. If ``intid`` is None,
-        the bit of this interrupt."""
+        """The bit of an INTID in an array of registers; ``array`` is the offset of the array, such
+        as `ISENABLER`. If ``intid`` is None, the bit of this interrupt."""
         return naming.bit_register(
             self.dist, self.dist.cpu(self.vcpu), self.intid if intid is None else intid, array
         )

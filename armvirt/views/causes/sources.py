@@ -124,8 +124,9 @@ def never_raised(evidence: Evidence) -> Cause | None:
 
 
 def served(evidence: Evidence) -> Cause | None:
-    """Detect an interrupt that has been taken, and that its source has not raised again since then.
-    An interrupt that is raised again while it is pending is taken once only."""
+    """Detect an interrupt that was taken and that its source has not raised since. The cause also
+    tells how often the interrupt was raised while it was pending already: the guest takes such an
+    interrupt only once."""
     past = evidence.past
     if (
         not evidence.holds(Check.PENDING)

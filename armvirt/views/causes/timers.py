@@ -62,8 +62,9 @@ def _runs(evidence: Evidence, name: str) -> bool:
 
 
 def far_away(evidence: Evidence) -> Cause | None:
-    """Detect a CVAL that is seconds or years in the future. The guest computed this CVAL from the
-    physical count, or wrote a TVAL that is negative as a number of 32 bits."""
+    """Detect a CVAL that the count reaches only after `FAR_NS` ns or more. There are two possible
+    mistakes: the guest computed CVAL from the physical count, or wrote a TVAL that is negative as a
+    number of 32 bits."""
     if not evidence.holds(Check.TIMER) or not evidence.timer:
         return None
     row, prefix = evidence.timer_row(), TIMER_PREFIXES[evidence.timer]

@@ -48,8 +48,9 @@ def lost_in_vectors(evidence: Evidence) -> Cause | None:
 
 
 def not_acknowledged(evidence: Evidence) -> Cause | None:
-    """Detect a handler that has not read IAR, although the vCPU took the IRQ or FIQ exception at
-    least `LONG` instructions ago, or the guest is stuck."""
+    """Detect a handler that has not read IAR. The vCPU took the IRQ or FIQ exception, and since
+    then has executed at least `LONG` instructions without an acknowledge. If the guest is stuck,
+    the number of instructions does not matter."""
     entry, vcpu = evidence.cpu.entry, evidence.machine.board.vcpus[evidence.vcpu]
     stuck = evidence.machine.ended == "stuck"
     if entry is None or not evidence.cpu.entries or not evidence.holds(Check.PSTATE):
@@ -90,8 +91,9 @@ def _symbol_at(symbols: SymbolSource, address: int) -> str | None:
 
 
 def faults_for_ever(evidence: Evidence) -> Cause | None:
-    """Detect a vCPU that faults again and again within its vectors, or a guest that failed after a
-    fault. In both cases the vCPU has used neither the GIC nor a timer since the fault."""
+    """Detect a vCPU that faults again and again within its vectors. Also detect a fault after which
+    the guest failed. In both cases the vCPU has used neither the GIC nor a timer since the
+    fault."""
     faults, ended = evidence.cpu.faults, evidence.machine.ended
     if faults is None or evidence.held is None:
         return None
@@ -135,8 +137,8 @@ def _system_register(evidence: Evidence, pc: int) -> str | None:
 
 
 def polls(evidence: Evidence) -> Cause | None:
-    """Detect a vCPU that polls a register for a value that does not come. Therefore the guest never
-    reaches the code that would unblock the interrupt."""
+    """Detect a vCPU that polls a register of the GIC for a value that does not come. While the vCPU
+    polls, the guest does not reach the code that would unblock the interrupt."""
     held = evidence.held
     if (
         held is None

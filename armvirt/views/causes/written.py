@@ -46,10 +46,11 @@ _COMMANDS: dict[Check, tuple[tuple[str, ...], str | None]] = {
 
 
 class Written(NamedTuple):
-    """The last write of a register as text: ``short`` for a table, ``full`` with the address of the
-    code. Both texts are "" if the write was not recorded, or if the register cannot be written.
-    ``never`` is True if the register has its reset value. ``raised`` is True if the last event
-    raised the input of the interrupt."""
+    """The last write of a register, as a short text for a table (``short``), and as a text with the
+    address of the code (``full``). Both texts are "" if the write was not recorded, or if the
+    register cannot be written. ``never`` is True if it is known that no write or other event has
+    happened since the reset. ``raised`` is True if the last event was not a write, but raised the
+    input of the interrupt."""
 
     short: str = ""
     full: str = ""
@@ -74,7 +75,7 @@ def of_finding(
     finding: Finding, intid: int, vcpu: int, recorder: LastWriters | None, names: Lookup | None
 ) -> Written:
     """The last write of the register that a check reads, as text. ``finding`` is the result of the
-    check. The check is for INTID ``intid`` and vCPU ``vcpu``."""
+    check. ``intid`` and ``vcpu`` are the interrupt and the vCPU that were checked."""
     register = finding.register
     if recorder is None or register is None:
         return Written()
@@ -86,8 +87,9 @@ def of_finding(
 
 
 def _never(recorder: LastWriters, verb: str) -> Written:
-    """The text for an event that never happened. ``verb`` names the event: "" is the write of a
-    register, "raised" is for an interrupt, and "mapped" is for the event of an LPI."""
+    """The text for an event that never happened. ``verb`` is a participle for the event: "raised"
+    for an interrupt, or "mapped" for an event of a device (an LPI). "" stands for a write of a
+    register."""
     never = f"never {verb}".rstrip()
     short = never if recorder.since is None else f"not since {recorder.since:,} ns"
     return Written(short, recorder.never(verb or "written"), not recorder.blind)
@@ -95,9 +97,10 @@ def _never(recorder: LastWriters, verb: str) -> Written:
 
 def of_pending(past: Past, otherwise: Written) -> Written:
     """The time since which an interrupt is pending, as text. ``otherwise`` describes the last write
-    or raise that the check found. ``otherwise`` is returned if a write has set the pending bit.
+    or raise that the check of the pending state found. If a write has set the pending bit, the
+    result is ``otherwise``.
 
-    An interrupt without a recorded time becomes pending at this moment: its timer has fired, and
+    If no time was recorded, the interrupt becomes pending at this moment: its timer has fired, and
     the hypervisor handles the timer before the next instruction.
     """
     if past.waiting is not None:
@@ -126,9 +129,9 @@ def of_register(recorder: LastWriters, register: Register) -> LastWrite | None:
 
 
 def describe(write: LastWrite, register: Register, names: Lookup | None, *, full: bool) -> str:
-    """A write as text: ``1,234 ns, gic_init+0x20: 0x100``. If the guest wrote another register than
-    ``register`` (for example TVAL, which changes CVAL), the text names the written register.
-    ``full`` adds the address of the code."""
+    """A write as text: ``1,234 ns, gic_init+0x20: 0x100``. ``register`` is the register that the
+    caller asked for. If the guest wrote another register that changes it (for example TVAL, which
+    changes CVAL), the text names the written register. ``full`` adds the address of the code."""
     symbol = names(write.pc) if names is not None else None
     where = place(write.pc, names) if full else symbol or f"{write.pc:#x}"
     if write.what == OFF:
@@ -154,9 +157,10 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 def _last(
     recorder: LastWriters, station: Check, register: Register, intid: int, vcpu: int
 ) -> tuple[LastWrite | None, str | None]:  # fmt: skip
-    """Return (event, verb): the last event that decides the result of the check ``station``, and a
-    participle such as "raised". ``event`` is None if there was no such event. The displayed text is
-    then "never" and the participle, or nothing if the participle is None."""
+    """Return (event, verb). The event is the last event that decides the result of the check
+    ``station``; None if there was no such event. In that case ``verb`` selects the text: "raised"
+    means "never raised", "" means that no write happened, and None means that no text is
+    displayed."""
     if intid >= FIRST_LPI and station in _COMMANDS:
         names, verb = _COMMANDS[station]
         return recorder.commanded(intid, names), verb
