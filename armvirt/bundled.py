@@ -32,14 +32,14 @@ class Setup(NamedTuple):
 
 
 class Guest(NamedTuple):
-    """One guest: a bundled guest with the data of the manifest, or a file of the user with the
-    default values.
+    """One guest. For a bundled guest, the fields are from the manifest (``guests.toml``). For a
+    file of the user, all fields except the name and the path have their default values.
 
-    ``file`` is the path of the guest. ``cpus`` is the default number of CPUs. ``expect`` is the
-    expected end of a run (pass, fail, stuck, limit). ``script`` is the console script. ``gics`` are
-    the GIC versions with which the guest is tested, and ``cpu_counts`` are the numbers of CPUs; if
-    ``cpu_counts`` is empty, the guest is tested with ``cpus`` CPUs. ``its`` is True if the guest
-    needs an ITS.
+    ``file`` is the path of the guest. ``cpus`` is the default number of CPUs. ``expect`` is how a
+    run is expected to end (pass, fail, stuck, limit). ``script`` is the console script. ``gics``
+    are the GIC versions with which the guest is tested. ``cpu_counts`` are the numbers of CPUs with
+    which the guest is tested; if ``cpu_counts`` is empty, the guest is tested with ``cpus`` CPUs.
+    ``its`` is True if the guest needs an ITS.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Guest(NamedTuple):
 
     def cpus_or(self, asked: int | None) -> int:
         """The number of CPUs for the guest: ``asked``, or the default of the guest if ``asked`` is
-        None. UserError if ``asked`` is greater than the greatest of ``cpu_counts``, because the
-        arrays of the guest have this size.
+        None. UserError if ``asked`` is greater than the greatest number in ``cpu_counts``, because
+        the guest's per-CPU arrays have this number of elements.
 
         A guest without ``cpu_counts`` accepts any number of CPUs. Such a guest leaves the CPUs that
         it does not need powered off.
@@ -95,7 +95,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def guests(folder: str | Path = FOLDER) -> dict[str, Guest]:
-    """The bundled guests by name, in the order of the manifest."""
+    """The bundled guests by name, in the order of the manifest (``guests.toml`` in ``folder``)."""
     rows = parse_toml(_manifest(folder)).get("guest", [])
     return {row["name"]: _guest(folder, row) for row in rows}
 
@@ -116,8 +116,9 @@ def _bundled(name: str) -> Guest | None:
 
 
 def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
-    """Read the table [[guest]] of the guest ``name`` without a TOML parser. None if there is no
-    such table, or if a line of the table is not a key with a string, number or boolean."""
+    """Read the table [[guest]] of the guest ``name`` without a TOML parser. ``manifest`` is the
+    text of the manifest. None if there is no such table, or if a value in the table is not a plain
+    string, number or boolean."""
     for block in manifest.split("[[guest]]\n")[1:]:
         pairs = [line.partition(" = ") for line in block.splitlines() if line]
         row = {key: _plain_value(text) for key, _, text in pairs}
@@ -161,15 +162,15 @@ def _script(row: dict[str, Any]) -> Script | None:
 
 
 def resolve(image: str | Path) -> Path:
-    """Return the path of the guest ``image``. A `Path` is returned unchanged. For a text, `find`
-    finds the guest."""
+    """Return the path of the guest ``image``. A `Path` is returned unchanged. A text is a path or
+    the name of a bundled guest (see `find`)."""
     return find(image).path if isinstance(image, str) else image
 
 
 def find(text: str) -> Guest:
-    """Find the guest that ``text`` names. ``text`` is a path if this file exists, or if ``text`` is
-    "-" or has a slash or a file suffix. Any other text is the name of a bundled guest. UserError
-    for an unknown name."""
+    """Find the guest that ``text`` names. ``text`` is a path if there is a file with this path, or
+    if ``text`` is "-" or has a slash or a file suffix. Any other text is the name of a bundled
+    guest. UserError for an unknown name."""
     stem, suffix = os.path.splitext(os.path.basename(text))
     if text == STDIN or "/" in text or suffix or os.path.exists(text):
         # A name with a slash or suffix is a path even if the file is missing: the loader reports

@@ -1,9 +1,10 @@
-"""Typed trace events and the bus that delivers them.
+"""Typed trace events, and the bus that delivers them to sinks. A sink is a function that is called
+with each event, for example to write a trace.
 
 Events are plain tuples of ids and numbers. They do not contain other objects. The bus adds a stamp
-to each event: virtual time (ns), retired instructions, vCPU and PC. Then the bus passes the event
-to its sinks. If a bus has no sink, its ``active`` is False. Code that emits events tests ``active``
-first, so a run without sinks costs one attribute read per event.
+to each event: virtual time (ns), retired instructions, vCPU and PC. Then the bus calls its sinks
+with the stamp and the event. If a bus has no sink, its ``active`` is False. Code that emits events
+tests ``active`` first, so a run without sinks costs one attribute read per event.
 """
 
 from __future__ import annotations
@@ -36,10 +37,9 @@ class ExceptionEntry(NamedTuple):
 
 
 class PolledWait(NamedTuple):
-    """The host has skipped iterations of a loop at the PC of the stamp, because in this loop the
-    guest only polls. ``rounds`` is the number of skipped iterations, and each iteration has
-    ``length`` instructions. ``until`` is the virtual time in ns after the last skipped
-    iteration."""
+    """armvirt has skipped iterations of a loop in which the guest only polls. The PC of the stamp
+    is in this loop. ``rounds`` is the number of skipped iterations. Each iteration has ``length``
+    instructions. ``until`` is the virtual time in ns at the end of the last skipped iteration."""
 
     until: int
     rounds: int
@@ -67,8 +67,8 @@ class TimerLine(NamedTuple):
 
 class VgicInject(NamedTuple):
     """The level of an interrupt line changes, or an SGI or LPI becomes pending in the vGIC.
-    ``level`` is the new level, 1 for an SGI or LPI. ``target`` is the vCPU; -1 if the interrupt has
-    no target."""
+    ``level`` is the new level of the line. For an SGI or LPI, ``level`` is always 1. ``target`` is
+    the id of the target vCPU; -1 if the interrupt has no target."""
 
     intid: int
     level: int
@@ -108,8 +108,8 @@ class IccWrite(NamedTuple):
     """The guest writes a control register of its CPU interface (``register`` is for example
     ICC_PMR_EL1).
 
-    Acknowledge and end of interrupt have events of their own. The event `IccWrite` is only for
-    display, and is not part of the trace hash.
+    The registers IAR, EOIR and DIR have other events: `Acknowledge` and `EndOfInterrupt`.
+    `IccWrite` is for display. The trace hash does not include this event.
     """
 
     register: str
@@ -118,8 +118,9 @@ class IccWrite(NamedTuple):
 
 
 class GicAccess(NamedTuple):
-    """The guest reads or writes a register of GICD, GICR, GICC or GITS. ``offset`` is the offset in
-    ``frame`` in bytes, and ``size`` is the size of the access in bytes."""
+    """The guest reads or writes a register of GICD, GICR, GICC or GITS. ``frame`` is the name of
+    this register frame. ``offset`` is the offset of the register in the frame, and ``size`` is the
+    size of the access, both in bytes."""
 
     frame: str
     offset: int
@@ -133,12 +134,14 @@ class ItsCommand(NamedTuple):
     """An ITS executes a command from its queue. ``op`` is the name of the command, or the opcode if
     the command is unknown. A field that the command does not have is -1.
 
-    ``event`` is the EventID. ``intid`` is the INTID to which the EventID is mapped; for DISCARD, to
-    which the EventID was mapped before the command. ``icid`` is the collection. ``target`` is the
-    processor of MAPC and MOVALL. ``valid`` is the V bit of MAPD and MAPC. ``error`` is 0 if the ITS
-    executed the command. Otherwise the ITS skipped the command, and ``error`` is the reason: an
-    error code of IHI 0069 5.3, or a negative errno (-16 if the ITS is disabled, or LPIs are
-    disabled on the target).
+    ``event`` is the EventID. ``intid`` is the INTID to which the EventID is mapped. For DISCARD,
+    ``intid`` is the INTID to which the EventID was mapped before the command. ``icid`` is the
+    collection ID. ``target`` is the number of the target processor: RDbase of MAPC, or RDbase2 of
+    MOVALL. ``valid`` is the V bit of MAPD and MAPC.
+
+    ``error`` is 0 if the ITS executed the command. Otherwise the ITS skipped the command, and
+    ``error`` is the reason: an error code of IHI 0069 5.3, or a negative errno. The errno is -16 if
+    the ITS is disabled, or if LPIs are disabled on the target.
     """
 
     op: str
@@ -182,8 +185,9 @@ class Console(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The vCPU ``target`` is loaded on a physical CPU or put, or its power state changes. ``what``
-    is load, put, off, runnable or blocked."""
+    """The vCPU ``target`` is scheduled, or its power state changes. If ``what`` is load or put, the
+    hypervisor loads the vCPU on a physical CPU or puts it (vcpu_load, vcpu_put). Otherwise ``what``
+    is the new state: off, runnable or blocked."""
 
     target: int
     what: str
@@ -205,11 +209,11 @@ Sink = Callable[[Stamp, Event], None]
 
 
 class Late:
-    """Keeps an exception that a sink, or another observer, raised while a host ran. The exception
-    is raised again after the run has stopped. If the exception were raised at once, it would
-    interrupt the handling of an exit, and the run could not be continued.
+    """Keeps an exception that a sink or a console listener raised during a run. The exception is
+    raised again at the end of the run. If the exception were raised at once, it would interrupt the
+    handling of an exit, and the run could not be continued.
 
-    ``stop`` is a function that requests the running host to stop; None if no host runs.
+    ``stop`` is a function that requests the end of the current run; None if there is no run.
     """
 
     __slots__ = ("error", "stop")
@@ -226,15 +230,16 @@ class Late:
         )
 
     def keep(self, error: BaseException) -> None:
-        """Handle ``error``, which an ``except`` clause has caught. If no host runs, raise
-        ``error``. Otherwise stop the host, and keep the error unless an earlier error is kept."""
+        """Handle ``error``, which an ``except`` clause has caught. If there is no run, raise
+        ``error`` at once. Otherwise request the end of the run, and keep ``error``. If an error is
+        kept already, ``error`` is dropped."""
         if self.stop is None:
             raise error
         self.error = self.error or error
         self.stop()
 
     def over(self) -> None:
-        """Raise the kept error, if there is an error. The host calls this method after the run has
+        """Raise the kept error, if there is one. `Host.run` calls this method after the run has
         stopped."""
         self.stop, error, self.error = None, self.error, None
         if error is not None:
@@ -244,9 +249,9 @@ class Late:
 class EventBus:
     """Delivers events from all packages to the sinks.
 
-    `emit` delivers an event with the stamp that the function ``stamp`` returns. Each host, PE and
-    vCPU has a `view` of the bus with its own function ``stamp``. If a sink raises an exception
-    during a run, the run stops, and then the exception is raised (``late``).
+    `emit` calls the function ``stamp`` to get the stamp of the event. Each host, PE and vCPU has a
+    `view` of the bus with its own function ``stamp``. If a sink raises an exception during a run,
+    ``late`` keeps the exception and stops the run. Then the exception is raised.
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")
@@ -271,7 +276,7 @@ class EventBus:
             view._activate()
 
     def view(self, stamp: Callable[[], Stamp]) -> EventBus:
-        """Return an `EventBus` with the same sinks, but with another function ``stamp``. This is
+        """Return an `EventBus` with the same sinks, but with another function ``stamp``. A view is
         necessary for events whose time or CPU is not the current one. For example, a timer of one
         CPU may expire in the time slice of another CPU."""
         view = EventBus()

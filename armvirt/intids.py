@@ -79,7 +79,7 @@ class IntidNames:
 
     def described(self, intid: int) -> str:
         """Return an INTID with its name as text: ``INTID 27, vtimer``. If the INTID has no name,
-        the class of the INTID replaces the name."""
+        return it with its class: ``INTID 40, SPI``."""
         return self.named(intid) if intid in self.names else f"INTID {intid}, {kind_of(intid)}"
 
     def short(self, intid: object) -> str:
@@ -106,8 +106,8 @@ class IntidNames:
 
 
 def any_intid(text: str, maps: Iterable[MemoryMap]) -> str:
-    """Return ``text``, if `IntidNames.parse` can read ``text`` for at least one board. ``maps`` are
-    the memory maps of the boards. UserError if no board has this INTID."""
+    """Return ``text`` if it names an INTID of at least one board (see `IntidNames.parse`). ``maps``
+    are the memory maps of the boards. UserError if ``text`` names an INTID of no board."""
     for memmap in maps:
         try:
             IntidNames(memmap).parse(text)

@@ -92,10 +92,10 @@ def open_text(path: str | Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[Any]]:
-    """A context manager that opens a file for writing, and renames the file to its final name at
-    the end. After an exception the file is deleted; with ``keep`` it is renamed after an exception,
-    too, but not after an OSError. An OSError that belongs to this file is raised as UserError,
-    except a BrokenPipeError."""
+    """A context manager that opens a file for writing. At the end, the file is renamed to its final
+    name. After an exception, the file is deleted. But if ``keep`` is True, the file is deleted only
+    after an OSError, and renamed after any other exception. An OSError of this file is raised as
+    UserError; a BrokenPipeError is raised unchanged."""
     place, partial = (str(path), None) if _in_place(path) else _beside(os.path.realpath(path))
     try:
         file = open(partial or place, f"{'x' if partial else 'w'}{mode}", **how)
@@ -120,7 +120,8 @@ def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[
 
 
 def _beside(place: str) -> tuple[str, str]:
-    """Return ``place``, and the path of a file in the same directory that does not exist yet."""
+    """Return ``place``, the final path of a file, and an unused path in the same directory, at
+    which the file is written first."""
     folder, name = os.path.split(place)
     start = os.path.join(folder, os.fsdecode(os.fsencode(name)[:_NAME_BYTES]) + f".{os.getpid()}")
     names = (f"{start}.{n}.partial" if n else f"{start}.partial" for n in count())

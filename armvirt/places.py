@@ -49,7 +49,8 @@ class Place(NamedTuple):
 
 class Arrival(NamedTuple):
     """A report: a vCPU is at an address at which the guest stops. ``moved`` is False if the address
-    is in `Marks.addresses`, and True if the address is in `Marks.moves_to`."""
+    is in `Marks.addresses`, and True if the address is in `Marks.moves_to`. ``text`` describes the
+    stop."""
 
     text: str
     moved: bool = False
@@ -57,9 +58,10 @@ class Arrival(NamedTuple):
 
 class Marks(NamedTuple):
     """The addresses at which the guest stops. A kernel that has enabled its MMU may execute at an
-    unknown offset from its link-time addresses (KASLR). Then ``moves_to`` is the range of addresses
-    in which the kernel will execute, and `learn` finds the offset when a vCPU is in this range. If
-    the offset is known, ``moves_to`` is None."""
+    unknown offset from its link-time addresses (KASLR). As long as the offset is unknown,
+    ``moves_to`` is the range of all addresses at which the kernel may execute. When a vCPU is in
+    this range, `learn` finds the offset. For a known offset, and for other guests, ``moves_to`` is
+    None."""
 
     addresses: tuple[int, ...]
     moves_to: range | None = None
@@ -128,9 +130,9 @@ def _split(text: str) -> tuple[str, int]:
 
 
 def elsewhere(text: str, subject: Subject) -> str:
-    """Return a hint for a function whose symbol the guest did not reach: the functions into which
-    the compiler has inlined this function. "" if the function is not inlined, or if there is no
-    debug information."""
+    """Return a hint for the user if the guest did not reach the function that ``text`` names. The
+    hint lists the functions into which the compiler has inlined this function. "" if the function
+    is not inlined, or if there is no debug information."""
     name, _ = _split(text)
     return (
         _Finder(subject).inlined_too(name) if text[:2].lower() != "0x" and ":" not in name else ""
@@ -138,9 +140,9 @@ def elsewhere(text: str, subject: Subject) -> str:
 
 
 class _Finder:
-    """Finds a name in the guest's symbols, and then in its debug information. ``linked`` has the
-    symbols at their link-time addresses. ``_moved`` is a function that converts a link-time address
-    to the addresses at which the guest executes this instruction."""
+    """Finds a name in the guest's symbols, or else in its debug information. ``linked`` has the
+    symbols at their link-time addresses. ``_moved`` is a function that converts the link-time
+    address of an instruction to the addresses at which the guest executes the instruction."""
 
     def __init__(self, subject: Subject) -> None:
         from armvirt.board.boot.symbols import SymbolTable

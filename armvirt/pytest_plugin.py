@@ -1,13 +1,14 @@
 """The pytest plugin: a ``machine`` fixture, and guests collected as tests.
 
-* ``machine("hello", cpus=2)`` makes a `Machine` from the same arguments. The report of a failed
-  test has the console of its machines.
+* ``machine("hello", cpus=2)`` makes a `Machine` with these arguments. The report of a failed test
+  has the last console output of each machine that the test has made.
 * Files named ``test_*.elf`` are tests: the guest has to pass.
 * Folders listed in the ini option ``armvirt_guests`` are suites. The ``armvirt.toml`` of a folder
   has the expected results; without armvirt.toml every guest has to pass (`armvirt.suite.collect`).
 
-pytest loads this plugin in every test run, also in projects that do not use armvirt. So that these
-test runs stay fast, the plugin imports other modules of armvirt only for the first guest or machine.
+pytest loads this plugin in every test run, also in projects that do not use armvirt. To keep these
+test runs fast, the plugin imports no other module of armvirt until it collects the first guest or
+makes the first machine.
 """
 
 from __future__ import annotations

@@ -110,13 +110,14 @@ def seconds(value: str) -> float:
 
 
 class Setting(NamedTuple):
-    """One setting. ``parse`` converts its text to a value; None if the setting is a switch, whose
-    value is true or false. ``meta`` is the name of the value in ``--help``.
+    """One setting. ``parse`` is a function that converts the text of the setting to a value. A
+    setting whose value is True or False is a switch: it has no text, and ``parse`` is None.
+    ``meta`` is the name of the value in ``--help``.
 
-    ``argument`` is the keyword argument of `Machine`, or of `Machine.run` if ``group`` is `LIMIT`.
-    If ``negates`` is True, the switch sets this argument to False. Python code may give a number
-    instead of a text; ``unit`` is the unit of this number. ``by_guest`` is True if each bundled
-    guest has its own default.
+    ``argument`` is the name of the keyword argument of `Machine`. If ``group`` is `LIMIT`, it is a
+    keyword argument of `Machine.run` instead. If ``negates`` is True, the switch sets this argument
+    to False. Python code may give a number instead of a text; ``unit`` is the unit of this number.
+    ``by_guest`` is True if each bundled guest has its own default.
     """
 
     name: str
@@ -136,8 +137,8 @@ class Setting(NamedTuple):
 
     @property
     def default(self) -> Any:
-        """The default of the switch or of the argument. None if the default is not in this
-        table."""
+        """The default of the switch, or of the argument. None if each bundled guest has its own
+        default, or if `DEFAULTS` does not have the argument."""
         if self.negates or (self.parse is None and self.argument not in DEFAULTS):
             return False
         return None if self.by_guest else DEFAULTS.get(self.argument)
@@ -327,11 +328,11 @@ _BY_ARGUMENT = {
 
 def native(argument: str, value: Any, name: str = "") -> Any:
     """Convert ``value``, which Python code gave for the keyword argument ``argument`` of `Machine`
-    or `Machine.run`. ``value`` is the value itself, or a text like on the command line. If
-    ``value`` is None, return the default.
+    or `Machine.run`. ``value`` is a Python value such as a number, or a text as on the command
+    line. If ``value`` is None, return the default.
 
-    UserError for other values; the message has the accepted forms. ``name`` is the name of the
-    argument in the message.
+    UserError if ``value`` cannot be converted. The message has the accepted forms. ``name`` is the
+    name of the argument in the message; if ``name`` is empty, the message has ``argument``.
     """
     setting = _BY_ARGUMENT[argument]
     default = DEFAULTS.get(argument)

@@ -32,8 +32,8 @@ class Stateful(Protocol):
 
 
 def checked(state: State, what: str, version: int) -> State:
-    """Return ``state``, the saved state of ``what``. StateError if the state does not have the
-    version ``version``."""
+    """Return ``state`` unchanged. StateError if the version of ``state`` is not ``version``.
+    ``what`` is the name of the saved object in the error message."""
     found = state.get("version")
     if found != version:
         raise StateError(
@@ -44,8 +44,8 @@ def checked(state: State, what: str, version: int) -> State:
 
 
 def fields_of(source: object, names: Iterable[str]) -> State:
-    """Return the values of the attributes ``names``, by name. Each value is a number, a boolean, a
-    text, None, or a list. A list is copied."""
+    """Return the values of the attributes ``names`` of ``source``, by name. Each value is a number,
+    a boolean, a text, None, or a list. A list is copied."""
     values = {name: getattr(source, name) for name in names}
     return {name: list(v) if isinstance(v, list) else v for name, v in values.items()}
 
@@ -60,13 +60,13 @@ def load_fields(target: object, names: Iterable[str], state: State) -> None:
 
 def check_versions(saved: object, present: object, what: str, path: str = "") -> None:
     """Compare the versions in the saved state ``saved`` with the versions in ``present``, the
-    current state of ``what``. The comparison includes all states that are nested in these states.
-    ``path`` is the path of ``saved`` in the outermost state, for messages.
+    current state of the same object. The comparison includes all nested states. For error messages,
+    ``what`` is the name of the object, and ``path`` is the path of ``saved`` in the outermost
+    state.
 
-    An object that contains other objects with state calls this function before it loads the first
-    of them, so that a refused state changes nothing. StateError for the first version that differs
-    or is missing. If only one of the two states has a nested state, this is not an error here:
-    `load_states` compares the names.
+    An object with parts calls this function before it loads the first part, so that a refused state
+    changes nothing. StateError for the first version that differs or is missing. This function
+    ignores a nested state that only one of the two states has: `load_states` compares the names.
     """
     if isinstance(present, dict):
         if not isinstance(saved, dict):
@@ -89,8 +89,8 @@ def states_of(parts: Mapping[str, Stateful]) -> State:
 
 
 def load_states(parts: Mapping[str, Stateful], states: State, what: str) -> None:
-    """Load ``states`` into the objects in ``parts``, which belong to ``what``. StateError if the
-    names in ``states`` and ``parts`` differ."""
+    """Load ``states`` into the objects in ``parts``. Both are by name. StateError if their names
+    differ. ``what`` is the name of the object that contains the parts, for the error message."""
     if states.keys() != parts.keys():
         raise StateError(
             f"the saved state of {what} is of another machine: it has {', '.join(sorted(states))}, "

@@ -68,8 +68,8 @@ class Table(NamedTuple):
 
     def parts(self, room: int) -> list[Table]:
         """Split the columns of the table into several tables of at most ``room`` characters. Each
-        of these tables has the first column. Words in cells are not broken, so a table with a
-        longer word can be wider.
+        of these tables has the first column. Words in cells are not broken, so a table can be wider
+        than ``room`` if its words are long.
 
         In the second and the later tables, a row is left out if all its cells except the first are
         empty.

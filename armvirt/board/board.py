@@ -66,8 +66,8 @@ class Board:
     guest. `run` runs the virtual machine. ``event`` is the event that ended the last run; None if
     there was no such event, or after `take_event` has returned the event.
 
-    ``loaded`` is the list of the loaded files: the image, the ROM, or the image and then the ROM.
-    The first CPU starts in the last file of this list. ``devices`` has the devices by name.
+    ``loaded`` is the list of the loaded files: first the image and then the ROM, or only one of
+    them. The first CPU starts in the last file of this list. ``devices`` has the devices by name.
     ``receiver`` is the device that receives console input. ``its`` is None if there is no ITS.
     """
 
@@ -329,8 +329,8 @@ class Board:
         """Compute a SHA-256 digest of the registers of every CPU and of the contents of RAM. Pages
         that have only zeros are not part of the digest.
 
-        ``tick`` is called before the search of each 2 MiB of RAM, about once per millisecond of
-        host time. An exception of ``tick`` ends the computation.
+        RAM is searched for the other pages in blocks of 2 MiB. ``tick`` is called before each block,
+        about once per millisecond of host time. An exception of ``tick`` ends the computation.
         """
         import hashlib
         import json
@@ -345,9 +345,9 @@ class Board:
     # -- running --
 
     def run(self, until: int, insns: int) -> Stop:
-        """Run the machine until the virtual time ``until`` in ns, until all vCPUs together have
-        retired ``insns`` instructions, until an exit sets ``event``, or until every vCPU is
-        idle."""
+        """Run the machine until one of these conditions is true: virtual time is at least ``until``
+        ns, all vCPUs together have retired at least ``insns`` instructions (`insns`), an exit has
+        set ``event``, a stop is requested, or no vCPU can ever run."""
         if self.event is not None:
             return Stop.HANDLER  # an exception of a sink prevented `take_event`
         if self.console.fed:
@@ -412,8 +412,9 @@ class Board:
         return {"vm": self.vm, **self.own_parts}
 
     def state(self) -> State:
-        """Return the saved state, without the contents of memory: the state of the VM, which
-        includes the clock of the host, and the states of the objects in `own_parts`."""
+        """Return the saved state, without the contents of memory: the state of the VM, and the
+        states of the objects in `own_parts`. The state of the VM includes the clock of the emulated
+        host."""
         return {"version": STATE_VERSION, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:

@@ -95,8 +95,9 @@ class Precheck:
             self.file(config.dtb, user_tree.load_user_tree)
 
     def file(self, path: str | Path, look: Callable[..., object], *more: object) -> None:
-        """Check a file by the call ``look(path, *more)``. If the same call has succeeded before,
-        the file is not checked again. ImageError for a file that cannot be used."""
+        """Check a file by the call ``look(path, *more)``. ``look`` is a function that raises
+        ImageError for a file that cannot be used. If a call has succeeded, it is not made again
+        with the same arguments."""
         key = (look, path, *more)
         if key not in self._good:
             _refuse_pipe(path)

@@ -39,14 +39,16 @@ class BoardConfig(NamedTuple):
     ``memory`` is in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks. If ``cntvoff`` is None, the
     guest's virtual count starts at 0.
 
-    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` is True. The host has ``pcpus`` physical CPUs.
-    Each physical CPU runs a vCPU for a time slice of ``quantum_ns``; if ``quantum_ns`` is None, the
-    time slice is 1 ms with one physical CPU, and 100 us with several. ``rtc_base`` is the date at
-    virtual time 0, in seconds since 1970; None is 2024-01-01. ``counter_start`` is the host's
-    physical count at virtual time 0, in ticks; None is the default of the host. All random numbers
-    for a guest are functions of ``seed``: the random numbers of the TRNG, /chosen/rng-seed and
+    ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` is True. The emulated host has ``pcpus``
+    physical CPUs. Each physical CPU runs a vCPU for a time slice of ``quantum_ns``. If
+    ``quantum_ns`` is None, the time slice is 1 ms with one physical CPU, and 100 us with several.
+    ``rtc_base`` is the date at virtual time 0, in seconds since 1970; None is 2024-01-01.
+    ``counter_start`` is the physical count of the emulated host at virtual time 0, in ticks; None
+    is the default of the emulated host.
+
+    ``seed`` determines all random numbers for a guest: those of the TRNG, /chosen/rng-seed and
     /chosen/kaslr-seed. If ``kaslr_seed`` is False, there is no /chosen/kaslr-seed. If ``skip`` is
-    True, the host does not execute the loops in which a guest only polls, but counts their
+    True, armvirt does not execute the loops in which a guest only polls, but counts their
     instructions (docs/engine.md).
     """
 

@@ -1,8 +1,8 @@
 """The console: the output of the guest, the input of the guest, and console scripts.
 
 A console script sends its input at the instruction at which the guest has printed the expected
-text. So scripted input does not depend on the speed of the host. Terminal input arrives through
-`feed`, which any thread may call. The device reads the input when its FIFO has free space.
+text. So scripted input does not depend on the speed of the real machine. Terminal input arrives
+through `feed`, which any thread may call. The device reads the input when its FIFO has free space.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 OWNER = "console"
 STATE_VERSION = 1
 KEPT = 8 << 20
-"""The minimum number of bytes of output that are kept. When there are twice as many bytes, the
-oldest bytes are dropped."""
+"""The number of bytes of output that are always kept. When there are twice as many bytes, the older
+half is dropped."""
 
 
 class Step(NamedTuple):
@@ -76,9 +76,9 @@ class Console:
     # -- scripts --
 
     def attach(self, bus: EventBus, timers: Timers, stop: Callable[[], None]) -> None:
-        """Connect the console to a host. ``bus`` gets the trace events of the console, and
-        ``timers`` has the clock for the time limits of `expect` steps. ``stop`` is called when a
-        time limit passes."""
+        """Connect the console to an emulated host. ``bus`` gets the trace events of the console.
+        ``timers`` has the clock (virtual time) for the time limits of `expect` steps. ``stop`` is
+        called when such a time limit passes."""
         self.bus, self._timers, self._stop = bus, timers, stop
         timers.register(OWNER, self._expire)
         self._advance()
@@ -169,8 +169,8 @@ class Console:
 
     @property
     def text(self) -> str:
-        """The output of the guest as text. If bytes were dropped, a first line has the number of
-        these bytes."""
+        """The output of the guest as text. If bytes were dropped, the text starts with a line that
+        has the number of dropped bytes."""
         kept = bytes(self.output).decode("utf-8", "replace")
         return (
             f"[armvirt: the first {self.dropped} bytes are not kept]\n{kept}"
@@ -190,8 +190,8 @@ class Console:
         return byte
 
     def feed(self, data: str | bytes) -> None:
-        """Add terminal input. Any thread may call this method. The host polls for terminal input
-        every 20 ms of host time while the machine runs."""
+        """Add terminal input. Any thread may call this method. While the machine runs, it checks
+        for terminal input every 20 ms of host time."""
         self._fed.extend(_bytes(data))
         self.arrived.set()
 

@@ -18,8 +18,8 @@ class BoardModel(NamedTuple):
     """The memory map, the devices and the device tree of a board.
 
     ``memmap`` is the module with the addresses, INTIDs and limits. ``slots`` is a function that
-    returns the list of the devices. ``tree`` is a function that builds the device tree. They are
-    functions because they import modules that most commands do not need.
+    returns the list of the devices. ``tree`` is a function that builds the device tree. ``slots``
+    and ``tree`` are functions because they import modules that most commands do not need.
     """
 
     name: str

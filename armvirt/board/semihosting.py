@@ -31,7 +31,7 @@ MAX_READ = 1 << 14
 the guest's buffer."""
 MAX_AT_ONCE = 1 << 11
 """The maximum number of bytes of output that one HLT writes. If the guest gives more bytes, the
-guest executes the same HLT again for the other bytes. The limit keeps one HLT short on the host,
+guest executes the same HLT again for the other bytes. The limit bounds the host time of one HLT,
 because each byte may cause a trace event and may complete an ``expect`` step of a console
 script."""
 MAX_UNFINISHED = 8
@@ -194,8 +194,9 @@ class Semihosting:
         return FAILED
 
     def state(self) -> State:
-        """Return the open handles as [number, is console, position], errno, and each output call
-        that is not complete as [call, bytes written]."""
+        """Return the open handles, errno, and the output calls that are not complete. A handle is
+        saved as [number, is console, position]. An output call is saved as [[operation, arguments],
+        bytes written]."""
         files = [
             [number, file.is_console, file.position] for number, file in sorted(self._files.items())
         ]
@@ -275,8 +276,9 @@ class Semihosting:
         return Again() if self._goes_on(call, shown, complete or shown >= MAX_STRING) else 0
 
     def _string(self, address: int, most: int) -> tuple[bytes, bool]:
-        """Read a string at an address. Return the text, and True if the text ends at a terminator.
-        If no terminator is found, the text has at least ``most`` bytes."""
+        """Read a string that ends at a zero byte. Return the text, and True if the zero byte was
+        found. The search gives up at the first 64-byte boundary at which the text has at least
+        ``most`` bytes."""
         text = bytearray()
         while len(text) < most:
             # A read ends at a 64-byte boundary, because the page after the terminator may have no
@@ -307,7 +309,7 @@ class Semihosting:
 
     def _goes_on(self, call: tuple[int, ...], shown: int, complete: bool) -> bool:
         """Return True if an output call is not complete. Then also store ``shown``, the number of
-        bytes that are written already."""
+        bytes that are written already. ``call`` is the operation with its arguments."""
         self._shown.pop(call, None)
         if complete:
             return False

@@ -59,5 +59,6 @@ class Wire(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The prefix of the register names of the device, for example UART for UARTIMSC."""
+        """The displayed name of the device, such as UART. It is also the prefix of the displayed
+        names of the device's registers, such as UARTIMSC."""
         return self.slot.upper()

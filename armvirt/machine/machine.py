@@ -50,22 +50,24 @@ class Machine:
     number of bytes. ``cpus`` is the number of CPUs; None is the number that a bundled guest needs,
     and 1 for other guests. ``cntfrq`` is the frequency of the counter in Hz. ``cntvoff`` is
     CNTVOFF_EL2 in ticks; None means that the guest's virtual count starts at 0. ``counter_start``
-    is the physical count at virtual time 0, in ticks; None is the default of the host.
+    is the physical count at virtual time 0, in ticks; None is the default of the emulated host.
 
     ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7) configure the virtual CPU interface.
-    The CPUs run on ``pcpus`` physical CPUs, in time slices of ``quantum_ns``; None is 1 ms on one
-    physical CPU, and 100 us on several. With ``vhe`` the hypervisor runs with VHE at EL2, so the
-    guest uses both timers without traps. The guest cannot observe this. ``cpu_features`` adds
-    features that the CPU model does not have: "ecv", "wfxt", separated by commas. If ``skip`` is
-    True, iterations of loops that only poll are not executed, but their instructions are counted.
-    The guest cannot observe this (docs/engine.md). With ``pace``, idle guest time passes at the
-    speed of the wall clock, and all iterations are executed.
+    The CPUs run on ``pcpus`` physical CPUs of the emulated host, in time slices of ``quantum_ns``;
+    None is 1 ms on one physical CPU, and 100 us on several. If ``vhe`` is True, the hypervisor runs
+    with VHE at EL2, and the guest uses both timers without traps. The guest cannot observe ``vhe``.
+    ``cpu_features`` adds features that the CPU model does not have: "ecv", "wfxt", or "ecv,wfxt".
+
+    If ``skip`` is True, armvirt does not execute every iteration of a polling loop, but counts the
+    instructions of all iterations. The guest cannot observe ``skip`` (docs/engine.md). If ``pace``
+    is True, virtual time passes at the speed of the wall clock while the guest is idle, and every
+    iteration is executed.
 
     ``rtc_base`` is the date at virtual time 0, in seconds since 1970; None is 2024-01-01, midnight
     UTC. The RTC, the PTP hypercall and semihosting return this date plus virtual time. All random
     numbers for the guest depend on ``seed``: those of the TRNG, /chosen/rng-seed and
     /chosen/kaslr-seed. If ``kaslr_seed`` is False, there is no /chosen/kaslr-seed. ``sinks`` are
-    functions that are called with every event. ``watch`` can end a run from outside
+    functions that are called with every trace event. ``watch`` can end a run from outside
     (`armvirt.machine.watch`). If ``reboot`` is False, a reset by the guest ends the run.
 
     ``symbols`` is a file with names for the guest's addresses: the ELF file of the guest, or a
@@ -153,7 +155,7 @@ class Machine:
 
     @property
     def host(self) -> Host:
-        """The host under the hypervisor: its clock, physical CPUs and vCPUs."""
+        """The emulated host under the hypervisor: its clock, physical CPUs and vCPUs."""
         return self.board.kvm.host
 
     @property
@@ -188,11 +190,13 @@ class Machine:
     def explain(
         self, intid: int | str, vcpu: int | None = None, versus: int | str | None = None
     ) -> Explanation:
-        """Explain why a vCPU does not take an interrupt at this moment (see
+        """Explain why a vCPU does not take the interrupt ``intid`` at this moment (see
         `armvirt.views.explain.explain`). This method does not change the state of the machine.
 
-        An interrupt is an INTID or a name ("vtimer", "uart", "spi1"). If a `LastWriters` is among
-        the sinks, the explanation names the last write of each register.
+        ``intid`` is an INTID or a name ("vtimer", "uart", "spi1"). ``vcpu`` is the number of the
+        vCPU; None is the target of an SPI or LPI, or the first vCPU that uses a private interrupt.
+        ``versus`` is another interrupt with which ``intid`` is compared. If a `LastWriters` is
+        among the sinks, the explanation names the last write of each register.
         """
         from armvirt.views.explain import explain
 
@@ -221,8 +225,9 @@ class Machine:
         max_time_ns: int | str | None = None,
         timeout_s: float | str | None = None,
     ) -> Result:
-        """Run until the guest ends, or until a limit is reached: `insns` is at least ``max_insns``,
-        `ns` is at least ``max_time_ns``, or this call has taken ``timeout_s`` seconds of host time.
+        """Run until the guest ends, or until one of three limits is reached: `insns` is at least
+        ``max_insns``, `ns` is at least ``max_time_ns``, or this call has taken ``timeout_s``
+        seconds of host time.
 
         Each limit may be the text of its option: "1M" instructions, "10ms", "2s". Ctrl-C raises
         KeyboardInterrupt from this call. The machine then keeps its state, and can run again.
@@ -239,14 +244,14 @@ class Machine:
         self, *, insns: int | str | None = None, ns: int | str | None = None, console: str | bytes | None = None,
         pc: int | str | None = None, timeout_s: float | str | None = None,
     ) -> Result | None:  # fmt: skip
-        """Run until a point is reached. With ``insns`` or ``ns``, the point is reached when `insns`
-        or `ns` of the machine is at least this number. ``console`` is a text that the guest prints.
-        ``pc`` is the virtual address of an instruction. The run stops before this instruction
-        executes, or at once if a CPU is already at ``pc``.
+        """Run until a point is reached. Each argument that is not None is such a point. The run
+        stops at the first of them. ``insns`` is reached when the machine's `insns` is at least this
+        number. ``ns`` is reached when the machine's `ns` is at least this virtual time. ``console``
+        is reached when the guest prints this text. ``pc`` is the virtual address of an instruction.
+        The run stops before this instruction executes, or at once if a CPU is already at ``pc``.
 
-        Returns None if the point was reached. Returns a Result if the guest ended before the point,
-        or if ``timeout_s`` seconds of host time passed. The stop has no effect on the rest of the
-        run.
+        Returns None if a point was reached. Returns a Result if the guest ended before a point, or
+        if ``timeout_s`` seconds of host time passed. The stop has no effect on the rest of the run.
 
         ``pc`` may also be a text as for the option ``--at``: "main", "main+0x10", "timer.c:42",
         "0x40080000". If the text has several addresses (copies of an inlined function), the run

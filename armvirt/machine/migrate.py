@@ -1,16 +1,20 @@
-"""Migration of a machine to another host while its guest runs, through the KVM API.
+"""Migration of a machine to another emulated host while its guest runs, through the KVM API.
 
-The saved state is the state that a VMM can read by the KVM API. For each vCPU, this is the
-one-regs, the MP state, the events and the address of the stolen time. The one-regs include the PSCI
-version and the bitmaps of the hypercall services, which belong to the whole VM. The attributes of
-the interrupt controller and memory are saved, too, and also the state of the board's devices, which
-belong to the VMM. The physical counter of the destination host has another value. The restore sets
-CNTVOFF and CNTPOFF so that the guest's counters continue.
+The saved state is the state that a VMM can read by the KVM API:
 
-The snapshot also has the state that no call of KVM saves and that KVM loses (`InFlight`), so that a
-correct guest ends at the same instruction as without a migration. The snapshot also has the virtual
-time of the host in ns, so that the counters keep their phase within a tick. A VMM on KVM loses this
-phase, because the VMM sets a counter in whole ticks.
+* for each vCPU: the one-regs, the MP state, the events and the address of the stolen time
+* for the whole VM: the PSCI version and the bitmaps of the hypercall services, as one-regs
+* the attributes of the interrupt controller
+* the contents of memory
+* the state of the board's devices, which belong to the VMM
+
+The physical counter of the destination host has another value. The restore sets CNTVOFF and CNTPOFF
+so that the guest's counters continue.
+
+A snapshot has two more items, so that a correct guest ends at the same instruction as without a
+migration. The first item is state that no call of KVM saves and that KVM loses (`InFlight`). The
+second item is the virtual time of the emulated host in ns, so that the counters keep their phase
+within a tick. A VMM on KVM loses this phase, because the VMM sets a counter in whole ticks.
 """
 
 from __future__ import annotations
@@ -70,14 +74,15 @@ class VcpuState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The saved state of a machine at the virtual time ``ns`` of its host.
+    """The saved state of a machine at the virtual time ``ns`` of its emulated host.
 
     ``devices`` has the states of the board's devices, by name. ``timers`` has the timers that the
-    devices have armed, as (expiry in ns, owner, kind). ``lines`` has the levels that the devices
-    drive, by INTID. ``memory`` has the pages of RAM that are not all zero, by IPA. ``entropy`` is
-    the state of the TRNG. KVM does not migrate the TRNG, because its random numbers come from the
-    host. armvirt migrates the TRNG, so that the new machine continues the sequence of random
-    numbers, and the runs with and without a migration can be compared.
+    devices have armed, as (expiry in ns, owner, kind): the owner is the name of the device, and the
+    kind distinguishes its timers. ``lines`` has the levels that the devices drive, by INTID.
+    ``memory`` has the pages of RAM that are not all zero, by IPA. ``entropy`` is the state of the
+    TRNG. KVM does not migrate the TRNG, because its random numbers come from the host kernel.
+    armvirt migrates the TRNG, so that the new machine continues the sequence of random numbers, and
+    the runs with and without a migration can be compared.
     """
 
     ns: int
@@ -92,8 +97,8 @@ class Snapshot(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """The result of a guest that has ended, and its virtual count at the end in ``ticks`` of
-    ``frequency`` Hz."""
+    """The end of a guest: the result, and the guest's virtual count at the end. ``ticks`` is this
+    count. ``frequency`` is the frequency of the counter in Hz."""
 
     result: Result
     ticks: int
@@ -154,7 +159,8 @@ def save(machine: Machine) -> Snapshot:
 
 def _timers(machine: Machine) -> list[tuple[int, str, str]]:
     """The timers that the board's devices have armed, as (expiry in ns, owner, kind), in the order
-    of their expiry. The queue of the clock has these timers; the states of the devices do not."""
+    of their expiry. They are read from the clock of the emulated host, because the states of the
+    devices do not include them."""
     owners = {*(device.name for device in machine.board.devices.values()), CONSOLE_TIMER}
     entries: Any = machine.board.vm.timers.state()["entries"]
     return [(when, owner, kind) for when, _, owner, kind in entries if owner in owners]
@@ -184,10 +190,11 @@ def _high_lines(machine: Machine) -> set[vgic_save.Line]:
 
 
 def _only_lines(machine: Machine) -> set[vgic_save.Line]:
-    """The inputs of a GICv2 that are high, without the inputs whose interrupt the guest has also
-    made pending by ISPENDR. Such an interrupt stays pending when its line falls. No attribute of
-    KVM distinguishes the level of the line from the pending state of ISPENDR, so KVM loses the
-    pending state of ISPENDR. This function reads the state in the vGIC instead."""
+    """The inputs of a GICv2 that are high, without those whose interrupt the guest has also made
+    pending by a write of ISPENDR. After such a write, the interrupt stays pending when its line
+    falls. The attributes of KVM do not show whether an interrupt is pending by its line or by
+    ISPENDR, so a VMM on KVM loses the pending state of ISPENDR. This function reads both states
+    from the vGIC itself."""
     vgic = machine.board.vm.vgic
     assert vgic is not None
     vgic.sync_all()
@@ -199,11 +206,11 @@ def _only_lines(machine: Machine) -> set[vgic_save.Line]:
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
-    """Load a snapshot into a machine on another host. The machine must have the same arguments as
-    the saved machine, and must not have run.
+    """Load a snapshot into a machine on another emulated host. The machine must have the same
+    arguments as the saved machine, and must not have run.
 
-    The virtual time of the host advances to the virtual time of the snapshot, because the board's
-    devices use virtual time. The physical counter of the host is not restored.
+    The virtual time of the new host advances to the virtual time of the snapshot, because the
+    board's devices use virtual time. The physical counter of the new host keeps its own value.
     """
     board = machine.board
     machine.host.clock.advance_to(snapshot.ns)
@@ -256,8 +263,9 @@ def migrate_test(
     image: Any, at_ns: int | str, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None, **arguments: Any,
 ) -> Report:  # fmt: skip
-    """Run a guest to ``at_ns`` of guest time, move the guest to another host, and run the guest to
-    its end. Run the same guest without a move, and compare the ends of both runs.
+    """Run a guest to ``at_ns`` of guest time, move the guest to another emulated host, and run the
+    guest to its end. Run the same guest again from its start to its end without a move. Compare the
+    ends of both runs.
 
     ``arguments`` are those of `Machine`. The other parameters and the errors are those of
     `compare`.
@@ -278,13 +286,13 @@ def compare(
     make: Callable[..., Machine], at_ns: int, *, counter_start: int = COUNTER_START, tolerance_ns: int | None = None,
     max_insns: int | None = None,
 ) -> Report:  # fmt: skip
-    """Make the test of `migrate_test` with machines that the caller makes. ``make()`` returns a
-    machine, and ``make(counter_start=...)`` returns the machine on the other host.
+    """Do the test of `migrate_test` with machines that the caller makes. ``make()`` returns a
+    machine, and ``make(counter_start=...)`` returns the machine on the other emulated host.
 
-    ``counter_start`` is the physical count of the other host at its virtual time 0, in ticks.
-    ``tolerance_ns`` is the allowed difference of the guest's virtual counter at the end, in ns;
-    None is the result of `tolerance_of`. UserError if the guest ends before ``at_ns``. LimitError
-    if the limit of host time ends one of the runs.
+    ``counter_start`` is the physical count of the other host at its virtual time 0, in ticks. The
+    guest's virtual count at the end may differ between the two runs by ``tolerance_ns``; None is
+    the result of `tolerance_of`. ``max_insns`` limits the instructions of each run. UserError if
+    the guest ends before ``at_ns``. LimitError if the limit of host time ends one of the runs.
     """
     with make() as machine:
         ended = machine.run_until(ns=at_ns, insns=max_insns)
@@ -304,9 +312,9 @@ def compare(
 
 
 def tolerance_of(machine: Machine) -> int:
-    """The default tolerance of `compare` in ns. With one CPU, the tolerance is 0. With several CPUs
-    it is two time slices per CPU, but at least `SMP_TOLERANCE_NS`: the end of the guest can differ,
-    because new time slices start after the move."""
+    """The default tolerance of `compare` in ns. With one CPU, the tolerance is 0. With several
+    CPUs, the tolerance is two time slices per CPU, but at least `SMP_TOLERANCE_NS`. The reason is
+    that new time slices start after the move, so the end of the guest can differ."""
     cpus = len(machine.board.vcpus)
     return max(SMP_TOLERANCE_NS, 2 * cpus * machine.host.quantum_ns) if cpus > 1 else 0
 
@@ -315,7 +323,9 @@ def go_on(
     make: Callable[..., Machine], snapshot: Snapshot, counter_start: int = COUNTER_START,
     max_insns: int | None = None, max_time_ns: int | None = None,
 ) -> Ending:  # fmt: skip
-    """Restore a snapshot on another host, and run the guest to its end."""
+    """Restore a snapshot on another emulated host, and run the guest to its end or to one of the
+    limits ``max_insns`` and ``max_time_ns``. ``make(counter_start=...)`` returns the machine on
+    this host."""
     with make(counter_start=counter_start) as machine:
         restore(machine, snapshot)
         return finish(machine, max_insns, max_time_ns)
@@ -324,8 +334,9 @@ def go_on(
 def finish(
     machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None
 ) -> Ending:
-    """Run a machine to its end. Return the result, and the guest's virtual count at the end in
-    ticks. LimitError if the limit of host time ends the run."""
+    """Run a machine to its end, or to one of the limits ``max_insns`` and ``max_time_ns``. Return
+    the result, and the guest's virtual count at the end in ticks. LimitError if the limit of host
+    time ends the run."""
     result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
     _check_time(machine, result)
     return Ending(
@@ -339,8 +350,8 @@ def _check_time(machine: Machine, result: Result | None) -> None:
 
 
 def differences(straight: Ending, moved: Ending, tolerance_ns: int = 0) -> list[str]:
-    """Compare two ends of the same guest. Return the differences as sentences. ``tolerance_ns`` is
-    the allowed difference of the virtual counters in ns."""
+    """Compare the ends of two runs of the same guest. Return the differences as sentences.
+    ``tolerance_ns`` is the allowed difference of the virtual counts in ns."""
     found = []
     if moved.result.console != straight.result.console:
         found.append("the console differs")

@@ -1,9 +1,8 @@
-"""Idle guest time at a terminal: while every CPU is idle, guest time passes at the speed of the
-wall clock, until an event is due or the user types.
+"""Idle time at a terminal: while every CPU is idle, guest time passes at the speed of the wall
+clock, until an event is due or the user types.
 
-If only keyboard input can wake the guest, the host waits for input. Before the first of these
-waits, the host calls the listeners. If keyboard input cannot wake the guest either, the guest is
-stuck.
+If only keyboard input can wake the guest, armvirt waits for input. Before the first of these waits,
+it calls the listeners. If keyboard input cannot wake the guest either, the guest is stuck.
 
 This module has only one effect that the guest can observe: the guest time at which typed input
 arrives.
@@ -43,18 +42,18 @@ class Pacer:
 
     @property
     def wanted(self) -> bool:
-        """True if the host has to call `idle`: if the user can type, or if idle time passes at the
-        speed of the wall clock."""
+        """True if the emulated host has to call `idle`: if the user can type, or if idle time
+        passes at the speed of the wall clock."""
         return self._console.interactive or self._pace
 
     def idle(self, now: int, due: int | None) -> int | None:
-        """Return the virtual time in ns at which the guest continues after every CPU was idle.
-        ``now`` is the current virtual time in ns. ``due`` is the virtual time of the next event in
-        ns; None if there is no event. Return None if the run has to end, or if no event can wake
-        the guest.
+        """Return the virtual time in ns at which the guest continues. The emulated host calls this
+        method when every CPU is idle. ``now`` is the current virtual time in ns. ``due`` is the
+        virtual time of the next event in ns; None if there is no event. Return None if the run has
+        to end, or if no event can wake the guest.
 
-        Without ``pace``, the time jumps to ``due``. If ``due`` is None, the host waits for keyboard
-        input.
+        Without ``pace``, virtual time jumps to ``due``. If ``due`` is None, this method waits for
+        keyboard input.
         """
         console = self._console
         if due is not None and not self._pace:

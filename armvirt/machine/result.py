@@ -34,17 +34,22 @@ LACKING = {
 
 
 class Result(NamedTuple):
-    """The result of a run.
+    """The result of a run. ``verdict`` is one of these:
 
-    ``verdict`` is "pass" or "fail" (the guest printed a verdict, or ended by semihosting with an
-    exit code; "fail" also if the console script failed), "off" (the guest powered off without a
-    verdict), "reset" (the guest called SYSTEM_RESET, and ``reboot`` is off), "stuck" (``diagnosis``
-    has the cause) or "limit". ``ns`` is the virtual time at the end. ``insns`` is the number of
-    instructions that all CPUs have retired. ``trace_hash`` is None if there is no trace hash, or if
-    a limit of host time ended the computation of the digest of RAM. ``guest_code`` is the exit code
-    of a semihosting exit. ``recent`` has the last events, if events were recorded. ``pc`` is the PC
-    of a stuck guest, else 0. ``intid`` is the INTID of an interrupt that has fired, but cannot wake
-    a stuck guest; None if there is no such interrupt.
+    * "pass" or "fail": the guest printed this verdict. If it printed none, a semihosting exit is
+      "pass" for the exit code 0, and "fail" for other exit codes. The verdict is also "fail" if the
+      console script failed.
+    * "off": the guest powered off without a verdict.
+    * "reset": the guest called SYSTEM_RESET, and ``reboot`` is off.
+    * "stuck": the guest cannot continue. ``diagnosis`` has the cause.
+    * "limit": a limit of the run was reached.
+
+    ``ns`` is the virtual time at the end. ``insns`` is the number of instructions that all CPUs
+    have retired. ``trace_hash`` is None if there is no trace hash, or if a limit of host time ended
+    the computation of the digest of RAM. ``guest_code`` is the exit code of a semihosting exit.
+    ``recent`` has the last events, if events were recorded. ``pc`` is the PC of a stuck guest, else
+    0. ``intid`` is the INTID of an interrupt that has fired, but cannot wake a stuck guest; None if
+    there is no such interrupt.
     """
 
     verdict: str
@@ -109,9 +114,9 @@ class Judge:
     def make(
         self, verdict: str, diagnosis: str = "", guest_code: int | None = None, pc: int = 0
     ) -> Result:
-        """Make a result from the current state. A guest may have executed instructions that are
-        UNDEFINED on this machine. For the verdicts fail, stuck and limit, the diagnosis also names
-        these instructions."""
+        """Make a result from the current state. If the guest has executed instructions that are
+        UNDEFINED on this machine, the diagnosis also names these instructions. This applies only to
+        the verdicts fail, stuck and limit."""
         if verdict in ("fail", "stuck", "limit") and (lacking := self._lacking()):
             diagnosis = f"{diagnosis}; {lacking}" if diagnosis else lacking
         board = self._board
@@ -142,8 +147,8 @@ class Judge:
         return self.make("fail", f"the script waited in vain for {self._awaited()!r}")
 
     def of_idleness(self) -> Result:
-        """Make the result of a run that the host ended with `Stop.IDLE`. The diagnosis has the
-        causes that `Vm.why_idle` returns."""
+        """Make the result "stuck" for a run in which no CPU can ever run (`Stop.IDLE`). The
+        diagnosis has the causes that `Vm.why_idle` returns."""
         pc = self._board.vcpus[0].context.pc
         result = self.make("stuck", self.describe(pc, self._idle_cause()), pc=pc)
         fired = (cause.intid for cause in self._board.vm.why_idle() if cause.intid is not None)
@@ -173,9 +178,9 @@ class Judge:
         return (self._console.waiting_for or b"").decode("utf-8", "replace")
 
     def _lacking(self) -> str:
-        """A text that names the instructions that the guest executed and that are UNDEFINED on this
-        machine. For each instruction, the text has the option that enables the instruction. "" if
-        there are no such instructions."""
+        """A text that names the UNDEFINED instructions that the guest executed, if an option of
+        armvirt enables them. For each instruction, the text has this option. "" if there are no
+        such instructions."""
         pcpus = self._board.kvm.host.pcpus
         found = {name: pc for pcpu in pcpus for name, pc in pcpu.pe.lacking.items()}
         return "; ".join(

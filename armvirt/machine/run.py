@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 class Arrival(Protocol):
     """A report: a vCPU is at an address at which the run stops. If ``moved`` is True, the guest
-    executes at virtual addresses that were not known before. Then the caller has to compute the
-    addresses of the stops again."""
+    executes at virtual addresses that were not known before, for example because its kernel has
+    enabled the MMU. Then the caller has to compute the addresses of the stops again."""
 
     @property
     def text(self) -> str: ...
@@ -31,17 +31,20 @@ class Arrival(Protocol):
 
 
 class Reached(NamedTuple):
-    """The condition of a `Goal` that stopped a run, as text. ``moved`` is that of `Arrival`."""
+    """The condition of a `Goal` that stopped a run, as text. ``moved`` has the same meaning as in
+    `Arrival`."""
 
     text: str
     moved: bool = False
 
 
 class Goal(NamedTuple):
-    """The conditions that stop a run before the guest ends. The run stops after ``insns``
-    instructions of all CPUs, at ``ns`` of guest time, after ``timeout_s`` seconds of host time, or
-    when the guest prints ``text`` during the run. None means that there is no such condition. The
-    run also stops when a vCPU is at an address for which ``at()`` returns an `Arrival`."""
+    """The conditions that stop a run before the guest ends. A condition that is None does not
+    apply. The run stops when all CPUs together have retired at least ``insns`` instructions,
+    counted from the start of the machine. It stops when guest time is at least ``ns``, counted from
+    virtual time 0. It stops ``timeout_s`` seconds of host time after the start of this run. It
+    stops when the guest prints ``text`` during this run. It stops when a vCPU is at an address for
+    which ``at()`` returns an `Arrival`."""
 
     insns: int | None = None
     ns: int | None = None
@@ -52,8 +55,8 @@ class Goal(NamedTuple):
 
 class Runner:
     """Runs one board. ``result`` is the result of the guest; None while the guest has not ended.
-    ``restarted`` is called after a reset by the guest. If ``restarted`` is None, a reset ends the
-    run."""
+    ``restarted`` is a function that is called after a reset by the guest. If ``restarted`` is None,
+    a reset ends the run."""
 
     def __init__(
         self,

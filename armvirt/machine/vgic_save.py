@@ -122,13 +122,13 @@ def _read(device: VgicDevice, group: int, attrs: Iterable[int]) -> Iterator[Save
 def save_v3(
     device: VgicDevice, affinities: Iterable[int], high: Collection[Line] = ()
 ) -> list[Saved]:
-    """Save a GICv3: the distributor, and the redistributors and CPU interfaces of the vCPUs with
-    these affinities (MPIDR[23:0]).
+    """Save a GICv3: the distributor, and the redistributors and CPU interfaces of the vCPUs.
+    ``affinities`` has MPIDR[23:0] of each vCPU.
 
-    ``high`` are the inputs of the SPIs that are high now. The caller has to give these inputs,
-    because LEVEL_INFO reads 1 only for level-sensitive SPIs. The restore sets the level of the line
-    of each SPI, whatever its trigger (kvm vgic_write_irq_line_level_info), because the guest may
-    change the trigger later.
+    ``high`` are the inputs that are high now; only the SPIs are used. The caller has to give these
+    inputs, because LEVEL_INFO reads 1 only for level-sensitive SPIs. The restore sets the line
+    levels of edge-triggered SPIs, too (kvm vgic_write_irq_line_level_info), because the guest may
+    make them level-sensitive later.
     """
     cpus = [affinity << 32 for affinity in affinities]
     count = device.get_attr(VgicGroup.NR_IRQS, 0)
@@ -172,10 +172,10 @@ def save_v2(
     interrupt whose line is high would become pending once more.
 
     ``high`` are the inputs that are high now. GICD_ISPENDR reads 1 for a level-sensitive interrupt
-    whose line is high. The saved value has 0 instead, because an interrupt that is restored by
-    ISPENDR would stay pending when the line falls. If the guest has also written ISPENDR for this
-    interrupt, the pending state of this write is lost. A caller that can detect this write leaves
-    the input out of ``high``.
+    whose line is high, but the saved value has 0. The reason is that an interrupt that is restored
+    by ISPENDR would stay pending when the line falls. If the guest itself has made this interrupt
+    pending by a write of ISPENDR, this pending state is lost. A caller that can detect such a write
+    leaves the input out of ``high``.
     """
     return [_without_lines(device, row, high) for row in _save_v2(device, vcpu_ids)]
 
@@ -214,14 +214,14 @@ def _save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
 
 def restore(device: VgicDevice, rows: Iterable[Saved]) -> None:
     """Write the attributes that `save_v2` or `save_v3` returned into an interrupt controller with
-    the same configuration. Guest memory has to be restored before."""
+    the same configuration. Before this call, the caller has to restore guest memory."""
     for group, attr, value in rows:
         device.set_attr(group, attr, value)
 
 
 def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
     """Save an ITS: write the tables of the ITS and the LPI pending tables into guest memory, and
-    return the registers of the ITS. Guest memory has to be saved afterwards."""
+    return the registers of the ITS. After this call, the caller has to save guest memory."""
     its.set_attr(VgicGroup.CTRL, VgicCtrl.ITS_SAVE_TABLES)
     device.set_attr(VgicGroup.CTRL, VgicCtrl.SAVE_PENDING_TABLES)
     return [
@@ -232,7 +232,7 @@ def save_its(device: VgicDevice, its: ItsDevice) -> list[Saved]:
 
 def restore_its(its: ItsDevice, rows: Iterable[Saved]) -> None:
     """Restore an ITS: first its registers except GITS_CTLR, then its tables from guest memory, and
-    last GITS_CTLR. The redistributors have to be restored before."""
+    last GITS_CTLR. Before this call, the caller has to restore the redistributors."""
     *registers, control = rows
     for row in registers:
         its.set_attr(*row)

@@ -1,10 +1,10 @@
-"""Ends the work of the program when a limit of host time passes or a signal arrives. Both are in a
-`Watch`, which every long operation checks.
+"""Ends the work of the program when a limit of host time passes or a signal arrives. A `Watch` has
+the limit, and the request that a signal handler has made. Every long operation checks the `Watch`.
 
 A run stops only at a point where the stop does not change the result of the run. So during a run, a
-signal handler only stores a request. The loop of the host and the engines check for a request every
-20 ms of host time (`Host.add_poll`). All other work (loading, digests, reports) is Python code that
-an exception can end anywhere. During this work, the signal handler raises the exception at once.
+signal handler only stores a request. The run loop and the CPU engines check for a request every 20
+ms of host time (`Host.add_poll`). All other work (loading, digests, reports) is Python code that an
+exception can end anywhere. During this work, the signal handler raises the exception at once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ REPORT_S = 0.25  # seconds after the limit of host time, for the digest of a run
 
 class Watch:
     """Decides when the work has to end. ``seconds`` is the limit of host time; None if there is no
-    limit. ``spent`` seconds of the limit have passed already.
+    limit. ``spent`` seconds of the limit have passed already when this object is made.
 
-    Signal handlers call `request`. No exception may interrupt a ``with watch:`` block. If a signal
-    arrives in such a block, the request is stored, and `requested` becomes True. The exception is
-    raised at the end of the block.
+    Signal handlers call `request` with an exception. A ``with watch:`` block is a part of the work
+    that the exception must not interrupt. If a signal arrives in such a block, the request is
+    stored, and `requested` becomes True. The exception is raised at the end of the block.
     """
 
     def __init__(self, seconds: float | None = None, spent: float = 0.0) -> None:
@@ -65,10 +65,8 @@ class Watch:
 
     def request(self, error: BaseException) -> None:
         """End the work by the exception ``error``. Outside of a ``with watch:`` block, ``error`` is
-        raised at once. In such a block, ``error`` is stored, and raised at the end of the block.
-
-        The second request in a block is raised at once.
-        """
+        raised at once. In such a block, ``error`` is stored, and raised at the end of the block. If
+        an exception is stored already, ``error`` is raised at once, also in the block."""
         if not self._held or self._request is not None:
             raise error
         self._request = error
@@ -144,8 +142,9 @@ class RunTime:
         return self.watch.requested or self.expired
 
     def check_digest(self) -> None:
-        """Raise LimitError if the digest at the end of the run has to stop: the limit of host time
-        has passed more than `REPORT_S` seconds ago, or a request is stored in the `Watch`."""
+        """Raise LimitError if the computation of the digest at the end of a run has to stop. It has
+        to stop if the limit of host time passed more than `REPORT_S` seconds ago, or if a request
+        is stored in the `Watch`."""
         late = self._deadline is not None and monotonic() >= self._deadline + REPORT_S
         if self.watch.requested or late:
             raise LimitError("host time is over")

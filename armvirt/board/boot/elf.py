@@ -161,9 +161,9 @@ def _refuse_dynamic(source: Input, programs: list[ProgramHeader]) -> None:
 
 
 def _refuse_sharing(source: Input, programs: list[ProgramHeader]) -> None:
-    """Raise ImageError if the sum of the segments' file sizes is over `_MAX_SHARED` bytes more than
-    the size of the file. Several segments can use the same bytes of the file, so without this limit
-    a small file could fill a large RAM."""
+    """Raise ImageError if the file sizes of all segments together exceed the size of the file by
+    more than `_MAX_SHARED` bytes. Several segments can use the same bytes of the file, so without
+    this limit a small file could fill a large RAM."""
     total = sum(program.filesz for program in programs)
     if total > source.size + _MAX_SHARED:
         raise ImageError(

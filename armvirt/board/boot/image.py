@@ -47,8 +47,9 @@ def _is_zboot(head: bytes) -> bool:
 
 
 def load(source: Input, ram: Ram, load_addr: int | None = None) -> Loaded:
-    """Load an Image at ``load_addr``, or at the default address if ``load_addr`` is None. The
-    address is text_offset bytes above a 2 MiB boundary. ImageError if the Image cannot run."""
+    """Load an Image at ``load_addr``, or at the default address if ``load_addr`` is None.
+    ``load_addr`` has to be text_offset bytes above a 2 MiB boundary; text_offset is a field of the
+    Image's header. ImageError if the Image cannot run."""
     data = _unpacked(source, ram)
     address, size = _place(source.path, data, len(data), ram, load_addr)
     return Loaded(source.path, "image", (Segment(address, data, size),), address, address + size)

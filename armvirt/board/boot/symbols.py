@@ -1,9 +1,9 @@
 """The symbol table of an ELF file. The file is read when the first symbol is looked up.
 
 In memory a table is a few arrays and the string table of the file, so the size of the file limits
-the memory of the table. (In a string table, the strings may overlap: each of the n tails of a
-string of n characters can be the name of a symbol.) A name is converted to text when the name is
-displayed. This text is printable and has a limited length.
+the memory of the table. The names are not stored separately, because that could take much more
+memory: each of the n tails of a string of n characters can be the name of a symbol. A name is
+converted to text when the name is displayed. This text is printable and has a limited length.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def _moved(ranges: Sequence[tuple[int, int, int]], address: int) -> int | None:
 
 
 class _Piped:
-    """Data that was read from a pipe. `read_at` is the same function as `Input.read_at` of a
-    file."""
+    """Data that was read from a pipe. `read_at` has the same parameters and result as
+    `Input.read_at`."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data

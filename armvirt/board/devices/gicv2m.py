@@ -31,8 +31,9 @@ class GicV2m(RegisterDevice):
         return "<GicV2m>"
 
     def read_word(self, offset: int) -> int:
-        """Read a register. MSI_TYPER has the first SPI of the frame and the number of its SPIs. The
-        identification registers are optional, and read as zero."""
+        """Read a register. MSI_TYPER has the first SPI of the frame, and the number of SPIs.
+        MSI_IIDR identifies the frame as QEMU's. All other registers read as zero, including the
+        optional identification registers."""
         return {MSI_TYPER: BASE_INTID << 16 | COUNT, MSI_IIDR: IIDR}.get(offset, 0)
 
     def write_word(self, offset: int, value: int) -> None:

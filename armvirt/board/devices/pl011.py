@@ -2,7 +2,7 @@
 
 Where QEMU and the TRM differ, this UART behaves like QEMU, for guests that were written for QEMU.
 Transmission takes no time, and the enable bits of CR are ignored. The first byte in the FIFO sets
-RIS.RX; only with ``honour_ifls`` the FIFO level of the TRM applies.
+RIS.RX. If ``honour_ifls`` is True, the trigger level in IFLS applies instead, as in the TRM.
 
 While the FIFO has free space, the UART reads input by ``receive``: one character per 10 us of
 virtual time, and never during an access of the guest. The reason is that many interrupt handlers

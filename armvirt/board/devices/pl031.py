@@ -1,7 +1,7 @@
 """The real-time clock: an Arm PrimeCell PL031 (TRM DDI 0224).
 
-The clock counts seconds of virtual time from a fixed date, not the host's time, so that a run does
-not depend on the date of the host.
+The clock starts at a fixed date and counts seconds of virtual time. It does not use the clock of
+the real machine, so a run does not depend on today's date.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ class Pl031(RegisterDevice):
     def state(self) -> State:
         """Return the registers, the level of the interrupt line, the date, and the date of the
         alarm (None if the alarm is not armed). Both dates are in ns since 1970. The dates do not
-        depend on virtual time, so a host with another virtual time can load this state."""
+        depend on virtual time, so this state can be loaded on an emulated host with another virtual
+        time."""
         armed = self._timers.armed(self.name, "alarm")
         alarm = None if armed is None else armed + self._base
         return {"version": STATE_VERSION, "match": self._match, "load": self._loaded, "imsc": self._imsc,
@@ -153,8 +154,8 @@ class Pl031(RegisterDevice):
 
     def load(self, state: State) -> None:
         """Restore the state that `state` returned (see `MmioDevice`), and arm the alarm for its
-        saved date. If the clock of the host already has the alarm for this date, the alarm is not
-        armed again."""
+        saved date. If the clock of the emulated host already has the alarm for this date, the alarm
+        stays as it is."""
         checked(state, self.name, STATE_VERSION)
         self._match, self._loaded = state["match"], state["load"]
         self._imsc, self._ris = state["imsc"], state["ris"]

@@ -62,8 +62,8 @@ class Node:
         self.properties[name] = struct.pack(f">{len(values)}Q", *values)
 
     def text(self, name: str, *strings: str) -> None:
-        """Set a property to a string or a list of strings. If os.fsdecode made a string, bytes that
-        are not valid UTF-8 get into the property unchanged."""
+        """Set a property to a string or a list of strings. A string may be the result of
+        os.fsdecode. Then bytes that were not valid UTF-8 get into the property unchanged."""
         self.properties[name] = b"".join(
             string.encode("utf-8", "surrogateescape") + b"\0" for string in strings
         )

@@ -44,10 +44,10 @@ def load_user_tree(path: str | Path) -> Tree:
 def patch(tree: Tree, bootargs: str, initrd: tuple[int, int] | None, ram: Region) -> bytes:
     """Add to a user's tree the properties that a boot loader writes, and return the blob.
 
-    If ``bootargs`` is not empty, ``bootargs`` replaces the bootargs of the tree. If the tree has
-    the address of an initrd, the address is replaced, or removed if ``initrd`` is None. If the tree
-    has no memory node, a memory node for ``ram`` is added. All other nodes and properties stay
-    unchanged.
+    If ``bootargs`` is not empty, ``bootargs`` replaces the bootargs of the tree. ``initrd`` is the
+    address range of the initrd, and replaces such a range in the tree. If ``initrd`` is None, the
+    tree gets no address of an initrd. If the tree has no memory node, a memory node for ``ram`` is
+    added. All other nodes and properties stay unchanged.
     """
     root = tree.root
     node = root.child("chosen") or root.add(Node("chosen"))
