@@ -240,6 +240,12 @@ class Pe:
         if not self.bus.active:
             self.shadow.repeat_tick(on_repeats)
 
+    def repeat_sgi(self, value: int, on_repeats: OnRepeats) -> None:
+        """Permit the engine to handle the next writes of ``value`` to ICC_SGI1R_EL1 without an entry
+        to EL2 (`ShadowRegisters.repeat_sgi`). This has no effect while a trace sink is attached."""
+        if not self.bus.active:
+            self.shadow.repeat_sgi(value, on_repeats)
+
     def _shadowed(self) -> int:
         """The accesses that the engine may complete itself, as bits of `Shadowed`."""
         if self.bus.active:

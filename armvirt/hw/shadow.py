@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.hw.clock import Clock
-from armvirt.hw.engine.state import EngineState, Shadow
+from armvirt.hw.engine.state import EngineState, Repeatable, Shadow
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hw.timer import GenericTimer
@@ -98,10 +98,21 @@ class ShadowRegisters:
         register 0 has the state after the guest's end of interrupt. After this call, the actual
         values of the shadow registers are written back.
         """
-        shadow = self._shadow
+        self._permit(Repeatable.TICK, on_repeats)
+
+    def repeat_sgi(self, value: int, on_repeats: OnRepeats) -> None:
+        """Permit the engine to deliver an SGI that the vCPU sends to itself again without an entry to
+        EL2. If the guest writes ``value`` to ICC_SGI1R_EL1 while all list registers are inactive, the
+        engine writes the saved value to list register 0. All else is as in `repeat_tick`."""
+        if self._shadow is not None:
+            self._shadow.repeat_value = value
+        self._permit(Repeatable.SGI, on_repeats)
+
+    def _permit(self, what: int, on_repeats: OnRepeats) -> None:
+        shadow, vif = self._shadow, self.vif
         if shadow is not None:
             self._on_repeats, self.repeating = on_repeats, True
-            shadow.repeat, shadow.repeat_lr, shadow.repeat_hcr = 1, self.vif.lr[0], self.vif.hcr
+            shadow.repeat, shadow.repeat_lr, shadow.repeat_hcr = what, vif.lr[0], vif.hcr
 
     def write_back(self) -> None:
         """Copy the shadow registers that the engine has changed to the PE. Code outside the engine

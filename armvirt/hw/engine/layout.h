@@ -31,6 +31,7 @@ enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
 enum { MARK_WFE = 1, MARK_YIELD = 2, MARK_ERET = 4, MARK_SEV = 8, MARK_SEVL = 16, MARK_UNREAD = 32 };
 enum { WAITS_WFE = 1, WAITS_YIELD = 2 };
 enum { SHADOW_ICC = 1, SHADOW_TIMERS = 2 };
+enum { REPEAT_NOTHING = 0, REPEAT_TICK = 1, REPEAT_SGI = 2 };
 enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1_SYNC = 5, ST_IC = 6, ST_DC = 7, ST_TLBI = 8, ST_TLB_FLUSH = 9, ST_TIMER = 10, ST_COUNTER = 11, ST_IRQ_NATIVE = 12, ST_IRQ_MANUAL = 13, ST_RUN = 14, ST_WFE = 15, ST_ICC = 16, ST_REPEAT = 17, ST_EXCHANGE = 18, ST_WAIT = 19, ST_WAIT_ASK = 20 };
 #define R_X0 0xc7u
 #define R_X29 0x1u
@@ -192,6 +193,7 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define MIN_TSZ 0x10u
 #define MAX_TSZ 0x27u
 #define TTBR_ASID_SHIFT 0x30u
+#define ICC_SGI1R 0xc65du
 #define ICC_PMR 0xc230u
 #define ICC_IAR0 0xc640u
 #define ICC_EOIR0 0xc641u
@@ -303,6 +305,7 @@ typedef struct {
     uint32_t accesses;
     uint32_t repeat;
     uint64_t repeat_lr;
+    uint64_t repeat_value;
     uint64_t event_ns;
     uint32_t repeats;
     uint32_t repeat_hcr;

@@ -33,7 +33,7 @@ REGISTERS = (
     (insn, ("XZR", "DC_CVAU", "IC_IVAU", "IC_IALLU", "IC_IALLUIS", "TLBI_CRN", "TLBI_CRM_IS", "TLBI_BY_VA",
             "TLBI_ANY_ASID", "TLBI_VA_BITS", "TLBI_ASID_SHIFT")),
 )  # fmt: skip
-ICC = ("PMR", "IAR0", "EOIR0", "HPPIR0", "DIR", "RPR", "IAR1", "EOIR1", "HPPIR1")
+ICC = ("SGI1R", "PMR", "IAR0", "EOIR0", "HPPIR0", "DIR", "RPR", "IAR1", "EOIR1", "HPPIR1")
 MASKS = (
     (named, ("MDSCR_SS", "SCTLR_E0E", "SCTLR_EE")),
     (named, ("HCR_VI", "HCR_VF", "MDCR_TDE", "MDCR_TDA", "HPFAR_FIPA")),
@@ -108,6 +108,7 @@ def _constants() -> Iterator[str]:
     yield _enum("MARK_", state.Marks)
     yield _enum("WAITS_", state.Waits)
     yield _enum("SHADOW_", state.Shadowed)
+    yield _enum("REPEAT_", state.Repeatable)
     yield _enum("ST_", state.Stat)
     yield from _defines("", abi, ABI)
     yield _define("PROT_READ_", abi.PROT_READ)

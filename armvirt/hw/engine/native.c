@@ -96,13 +96,17 @@ static void set_deadline(engine *e, const moment *now) {
     else e->deadline = e->count_base + (until - e->ns_base + e->ns_per_insn - 1) / e->ns_per_insn;
 }
 
-/* May the engine repeat the last interrupt of the virtual timer? EL2 has given the permission for the present list registers
- * (Pe.repeat_tick), nothing else is pending, and no other timer can fire. */
-static int may_repeat(const engine *e) {
+/* Does EL2 permit the engine to repeat `what` (Pe.repeat_tick, Pe.repeat_sgi), and is the virtual CPU interface as it was the
+ * first time: all list registers inactive, no other interrupt for the guest? */
+static int may_repeat(const engine *e, uint32_t what) {
     const shadow *s = &e->shadow;
-    if (!s->repeat || e->stop || s->hcr != s->repeat_hcr || s->maintenance || s->own_virq || s->own_vfiq || s->waiting) return 0;
+    if (s->repeat != what || e->stop || s->hcr != s->repeat_hcr || s->maintenance || s->own_virq || s->own_vfiq || s->waiting) return 0;
     for (uint32_t n = 0; n < s->lrs; n++)
         if (s->lr[n] >> LR_STATE_SHIFT) return 0;
+    return 1;
+}
+/* Can only the virtual timer fire, and has the guest ended its last interrupt? */
+static int only_vtimer(const shadow *s) {
     return CTL_FIRES(s->ctl[0]) && !CTL_FIRES(s->ctl[1]) && !s->line[1] && !(s->ppi_active >> PPI_VTIMER & 1);
 }
 
@@ -110,7 +114,7 @@ static int may_repeat(const engine *e) {
  * would acknowledge the physical interrupt and write the same value to the list register. Returns 0 if EL2 must do this. */
 static int retake(engine *e) {
     shadow *s = &e->shadow;
-    if (ppi_deliverable(s) != 1u << PPI_VTIMER || !may_repeat(e)) return 0;
+    if (ppi_deliverable(s) != 1u << PPI_VTIMER || !may_repeat(e, REPEAT_TICK) || !only_vtimer(s)) return 0;
     moment now = moment_at(e, e->count + 1);
     if (now.count[0] < s->cval[0]) return 0;
     s->lr[0] = s->repeat_lr;
@@ -134,7 +138,19 @@ static void interface_changed(engine *e) {
     changed(e);
 }
 
+/* Deliver again the SGI that the vCPU sends to itself by the same write. Returns 0 if EL2 must handle the write. */
+static int repeat_sgi(engine *e, uint32_t enc) {
+    shadow *s = &e->shadow;
+    if (enc != ICC_SGI1R || e->insn & INSN_SYSTEM_READ || !e->el || e->rt_value != s->repeat_value || !may_repeat(e, REPEAT_SGI)) return 0;
+    s->lr[0] = s->repeat_lr;
+    s->repeats++;
+    e->stats[ST_REPEAT]++;
+    interface_changed(e);
+    return 1;
+}
+
 static int icc(engine *e) {
+    if (e->shadow.repeat == REPEAT_SGI && repeat_sgi(e, e->insn >> INSN_SYSTEM_SHIFT & INSN_SYSTEM_ENCODING)) return ACT_ADVANCE;
     int done = e->el ? icc_access(&e->shadow, e->insn >> INSN_SYSTEM_SHIFT & INSN_SYSTEM_ENCODING, !!(e->insn & INSN_SYSTEM_READ), &e->rt_value) : ICC_PYTHON;
     if (done == ICC_PYTHON) return -1;
     e->stats[ST_ICC]++;
@@ -148,7 +164,7 @@ static int icc(engine *e) {
 static int repeat_tick(engine *e, uint32_t esr) {
     shadow *s = &e->shadow;
     uint64_t monitor;
-    if (esr & TI_MASK || s->line[0] || !may_repeat(e)) return 0;
+    if (esr & TI_MASK || s->line[0] || !may_repeat(e, REPEAT_TICK) || !only_vtimer(s)) return 0;
     memcpy(&monitor, (uint8_t *)e->context + e->exclusive_offset, 8);
     if (monitor != NEVER) return 0;                /* EL2 would clear the monitor */
     moment now = moment_at(e, e->count + 1);

@@ -56,6 +56,15 @@ class Action:
     WRITE_RESULTS: Final = 16  # write the first RESULTS values of state.arguments to X0 and up
 
 
+class Repeatable:
+    """What the engine may do again without an entry to EL2 (``Shadow.repeat``). The values are plain
+    integers, because an enum operation is slow on the hot path."""
+
+    NOTHING: Final = 0
+    TICK: Final = 1  # deliver the interrupt of the virtual timer
+    SGI: Final = 2  # deliver the SGI that a vCPU sends to itself
+
+
 class Callback(IntEnum):
     """The numbers of the callbacks from an engine to the PE model (`PeCallbacks` in
     `armvirt.hw.engine.callbacks`). DRAIN only passes the recorded events to
@@ -310,11 +319,12 @@ class Shadow(C.Structure):
     ppi_active: u32
     ppi_enabled: u32
     accesses: u32  # `Shadowed`
-    repeat: u32  # EL2 permits the engine to repeat the last timer wake-up
-    repeat_lr: u64  # the list register of that wake-up
+    repeat: u32  # `Repeatable`: what EL2 permits the engine to repeat
+    repeat_lr: u64  # list register 0 at the first time
+    repeat_value: u64  # of a write of ICC_SGI1R_EL1: the value
     event_ns: u64  # the ns of the next event other than the rise of a timer line
-    repeats: u32  # the number of times that the engine has repeated the wake-up
-    repeat_hcr: u32  # ICH_HCR_EL2 of that wake-up
+    repeats: u32  # the number of wake-ups or writes that the engine has repeated
+    repeat_hcr: u32  # ICH_HCR_EL2 at the first time
     retaken: u32  # the engine has delivered the interrupt of a line that stayed high
     waiting: u32  # physical interrupts that EL2 has for the guest without a list register
 

@@ -16,6 +16,7 @@ from armvirt.records import NamedTuple
 
 if TYPE_CHECKING:
     from armvirt.hyp.vcpu.vcpu import Vcpu
+    from armvirt.hyp.vgic.vgic import Vgic
 
 
 class Trap(NamedTuple):
@@ -41,8 +42,21 @@ def _timer(vcpu: Vcpu, trap: Trap) -> int | None:
 def _sgi(vcpu: Vcpu, trap: Trap) -> int | None:
     if not trap.is_write:
         return None
-    vcpu.vm.vgic_of().sgi(vcpu.id, trap.encoding, trap.value)
+    vgic, value = vcpu.vm.vgic_of(), trap.value
+    vgic.sgi(vcpu.id, trap.encoding, value)
+    if trap.encoding == ICC_SGI1R_EL1:
+        vgic.refresh(vcpu.id)
+        if vcpu.pe is not None and vgic.offers_only_own_sgi(vcpu.id, value):
+            vcpu.pe.repeat_sgi(value, lambda times: _sgi_again(vgic, vcpu.id, value))
     return 0
+
+
+def _sgi_again(vgic: Vgic, vcpu_id: int, value: int) -> None:
+    """Update the state of the vGIC after the engine has delivered an SGI again that the vCPU sends
+    to itself."""
+    vgic.sync(vcpu_id)
+    vgic.sgi(vcpu_id, ICC_SGI1R_EL1, value)
+    vgic.flush(vcpu_id)
 
 
 def _deactivate(vcpu: Vcpu, trap: Trap) -> int | None:

@@ -72,10 +72,11 @@ def _level(irq: VgicIrq) -> bool:
     return irq.get_input_level is None or irq.get_input_level()
 
 
-def offers_only(cpu: VgicCpu, intid: int) -> bool:
+def offers_only(cpu: VgicCpu, intid: int, hw: bool) -> bool:
     """Whether the interrupt ``intid`` is the only interrupt that the list registers offer to the
-    vCPU. ``intid`` must be mapped to a host interrupt, be the only interrupt on the vCPU's ap_list,
-    and be pending in list register 0. The result is False if a maintenance interrupt is enabled."""
+    vCPU. The interrupt must be the only interrupt on the vCPU's ap_list, and pending in list
+    register 0. ``hw`` says whether the interrupt must be mapped to a host interrupt. The result is
+    False if a maintenance interrupt is enabled."""
     vif = cpu.vif
     if (
         vif is None
@@ -86,7 +87,9 @@ def offers_only(cpu: VgicCpu, intid: int) -> bool:
     ):
         return False
     return (
-        cpu.resident[0].intid == intid and cpu.resident[0].hw and vif.lr[0] & LR_STATE == LR_PENDING
+        cpu.resident[0].intid == intid
+        and cpu.resident[0].hw is hw
+        and vif.lr[0] & LR_STATE == LR_PENDING
     )
 
 

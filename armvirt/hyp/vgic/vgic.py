@@ -21,6 +21,7 @@ from armvirt.arch.gic import (
     MAX_CPUS_GICV2,
     MAX_SPI,
     NR_PRIVATE,
+    SgiRequest,
     is_ppi,
     is_spi,
 )
@@ -381,11 +382,17 @@ class Vgic:
                 flush.flush(dist, cpu)
 
     def offers_only(self, vcpu_id: int, intid: int) -> bool:
-        """Whether the interrupt ``intid`` is the only interrupt that the list registers offer to
-        the vCPU. ``intid`` must be mapped to a host interrupt, be the only interrupt on the vCPU's
-        ap_list, and be pending in list register 0. The result is False if a maintenance interrupt
-        is enabled."""
-        return flush.offers_only(self.dist.vcpus[vcpu_id], intid)
+        """Whether the interrupt ``intid``, which is mapped to a host interrupt, is the only interrupt
+        that the list registers offer to the vCPU (`flush.offers_only`)."""
+        return flush.offers_only(self.dist.vcpus[vcpu_id], intid, True)
+
+    def offers_only_own_sgi(self, vcpu_id: int, value: int) -> bool:
+        """Whether the list registers offer to the vCPU only the SGI that the vCPU has sent to itself,
+        and to no other vCPU, by writing ``value`` to ICC_SGI1R_EL1."""
+        cpu, request = self.dist.vcpus[vcpu_id], SgiRequest.decode(value)
+        if not flush.offers_only(cpu, request.intid, False):
+            return False
+        return [cpu] == [each for each in self.dist.cpus() if sgi.is_target(request, cpu, each)]
 
     def pending(self, vcpu_id: int) -> bool:
         """Whether the vCPU has a pending interrupt that ends WFI (kvm_vgic_vcpu_pending_irq). The

@@ -9,15 +9,15 @@ handle every tick. Both runs are stopped at the same moments, and their whole st
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 from hyp_tools import DATA, DEVICE, EQ, GICD, GICR, LIMIT_NS, RAM, Asm, Rig, power_off
+from run.repeat_tools import compare, repeats
 
 from armvirt.arch.gic import ICC_REGISTERS
-from armvirt.hw.engine.state import Stat
-from armvirt.hyp.kvm import Start, Stop, VcpuGroup
+from armvirt.hyp.kvm import Start, VcpuGroup
 
 IAR1, EOIR1, PMR, DIR, CTLR, IGRPEN1 = (
     ICC_REGISTERS[f"ICC_{name}_EL1"] for name in ("IAR1", "EOIR1", "PMR", "DIR", "CTLR", "IGRPEN1")
@@ -222,10 +222,6 @@ def rig(case: Case, watched: bool, vcpus: int = 1) -> Rig:
     return made
 
 
-def naps(made: Rig) -> int:
-    return sum(int(v.context.engine.state.stats[Stat.REPEAT]) for v in made.vcpus)
-
-
 def moments(case: Case, seed: int) -> list[int]:
     """Times to stop at, in ns: when the timer's line rises, shortly before and after, and any."""
     chance, rises = random.Random(seed), []
@@ -241,17 +237,6 @@ def moments(case: Case, seed: int) -> list[int]:
         for ns in chance.sample(rises, min(STOPS, len(rises)))
     ]
     return sorted({*near, *(chance.randrange(1, rises[-1]) for _ in range(STOPS // 2))})
-
-
-def compare(made: Sequence[Rig], until: Iterable[int]) -> None:
-    """Run all to the same moments, or to an end; they are the same at each."""
-    for moment in until:
-        ends = {each.run(moment) for each in made}
-        assert len(ends) == 1
-        first, *rest = (each.kvm.state() for each in made)
-        assert all(first == state for state in rest), moment
-        if Stop.HANDLER in ends:
-            return
 
 
 def test_with_another_cpu_that_sleeps_the_same_way() -> None:
@@ -275,7 +260,7 @@ def test_with_another_cpu_that_works() -> None:
     for each in made:
         each.start(work, 1)
     compare(made, moments(CASES["plain"], 4))
-    assert made[0].x(20, 1) > 1000 and naps(made[0]) == 0
+    assert made[0].x(20, 1) > 1000 and repeats(made[0]) == 0
     for each in made:
         each.close()
 
@@ -289,7 +274,7 @@ def test_who_asks_for_idle_time_is_asked_each_time() -> None:
 
     made.host.add_idle(on_idle)
     made.finish()
-    assert len(asked) >= TICKS and naps(made) == 0
+    assert len(asked) >= TICKS and repeats(made) == 0
     made.close()
 
 
@@ -301,7 +286,7 @@ def test_whatever_wakes_it_is_as_if_it_came_here(name: str, seed: int) -> None:
     unwatched, watched = rig(case, False), rig(case, True)
     compare((unwatched, watched), [*(moments(case, seed) if seed else ()), LIMIT_NS])
     assert unwatched.x(20) == watched.x(20) and unwatched.word(DATA) == watched.word(DATA)
-    assert naps(watched) == 0
-    assert (naps(unwatched) > TICKS // 4) is case.sleeps or seed
+    assert repeats(watched) == 0
+    assert (repeats(unwatched) > TICKS // 4) is case.sleeps or seed
     for each in (unwatched, watched):
         each.close()
