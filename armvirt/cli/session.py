@@ -88,7 +88,8 @@ def ending(result: Result, skipped: int = 0) -> str:
     counted but not executed, because the guest only polled (`Machine.skipped`)."""
     words = ENDINGS.get(result.verdict, result.verdict)
     reason = f": {result.diagnosis}" if result.diagnosis else ""
-    waits = f", {skipped:,} of them in polled waits" if skipped else ""
+    percent = round(100 * skipped / result.insns) if skipped else 0
+    waits = f", {percent} % of them in polled waits" if percent else ""
     return (
         f"{words}{reason} ({human_time(result.ns)} of guest time, "
         f"{result.insns:,} instructions{waits})"

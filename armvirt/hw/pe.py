@@ -57,7 +57,14 @@ from armvirt.hw.clock import NEVER, Clock
 from armvirt.hw.config import HostConfig
 from armvirt.hw.context import Context
 from armvirt.hw.engine import Action, Leave
-from armvirt.hw.engine.state import WAIT_RECORD, EngineState, EventRecord, Shadowed, Waits
+from armvirt.hw.engine.state import (
+    WAIT_RECORD,
+    EngineState,
+    EventRecord,
+    Repeatable,
+    Shadowed,
+    Waits,
+)
 from armvirt.hw.exit import EXIT_OFFSET, ExitKind, SyncExit, exit_fields, new_exit
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import IccAction, VirtualCpuInterface
@@ -235,16 +242,16 @@ class Pe:
 
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
         """Permit the engine to handle the next WFI wake-ups by the virtual timer without an entry
-        to EL2 (`ShadowRegisters.repeat_tick`). This has no effect while a trace sink is
+        to EL2 (`ShadowRegisters.permit`). This has no effect while a trace sink is
         attached."""
         if not self.bus.active:
-            self.shadow.repeat_tick(on_repeats)
+            self.shadow.permit(Repeatable.TICK, on_repeats)
 
     def repeat_sgi(self, value: int, on_repeats: OnRepeats) -> None:
         """Permit the engine to handle the next writes of ``value`` to ICC_SGI1R_EL1 without an entry
-        to EL2 (`ShadowRegisters.repeat_sgi`). This has no effect while a trace sink is attached."""
+        to EL2 (`ShadowRegisters.permit`). This has no effect while a trace sink is attached."""
         if not self.bus.active:
-            self.shadow.repeat_sgi(value, on_repeats)
+            self.shadow.permit(Repeatable.SGI, on_repeats, value)
 
     def _shadowed(self) -> int:
         """The accesses that the engine may complete itself, as bits of `Shadowed`."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from armvirt.hw.clock import Clock
-from armvirt.hw.engine.state import EngineState, Repeatable, Shadow
+from armvirt.hw.engine.state import EngineState, Shadow
 from armvirt.hw.gic import PhysicalGic
 from armvirt.hw.ich import VirtualCpuInterface
 from armvirt.hw.timer import GenericTimer
@@ -84,40 +84,36 @@ class ShadowRegisters:
             due = self.clock.deadline()
             self._shadow.event_ns = ns if due is None else min(due, ns)
 
-    def repeat_tick(self, on_repeats: OnRepeats) -> None:
-        """Permit the engine to repeat the last wake-up by the virtual timer without an entry to
-        EL2.
+    def permit(self, what: int, on_repeats: OnRepeats, value: int = 0) -> None:
+        """Permit the engine to deliver the interrupt in list register 0 again without an entry to
+        EL2. The engine saves the present value of list register 0.
 
-        The engine saves the present value of list register 0. If the guest then executes WFI, and
-        the next event is the rise of the virtual timer's line, the engine advances the time to this
-        event, writes the saved value to list register 0, and continues the guest. If the guest ends
-        the interrupt while the line is still high, the engine writes the saved value to list
-        register 0 at once. The permission ends at the end of the run, or at the next entry to EL2.
-        If the engine has repeated the wake-up n times, or has written list register 0 for a high
-        line, ``on_repeats(n)`` is called before any other code of EL2. During this call, list
-        register 0 has the state after the guest's end of interrupt. After this call, the actual
-        values of the shadow registers are written back.
+        If ``what`` is `Repeatable.TICK`, the interrupt is that of the virtual timer. If the guest
+        executes WFI, and the next event is the rise of the timer's line, the engine advances the
+        time to this event, writes the saved value to list register 0, and continues the guest. If
+        the guest ends the interrupt while the line is still high, the engine writes the saved value
+        to list register 0 at once.
+
+        If ``what`` is `Repeatable.SGI`, the interrupt is an SGI that the vCPU has sent to itself by
+        writing ``value`` to ICC_SGI1R_EL1. If the guest writes ``value`` again while all list
+        registers are inactive, the engine writes the saved value to list register 0.
+
+        The permission ends at the end of the run, or at the next entry to EL2. If the engine has
+        delivered the interrupt, ``on_repeats(n)`` is called before any other code of EL2; n is the
+        number of wake-ups from WFI, or the number of SGIs. During this call, list register 0 has the
+        state after the guest's end of interrupt. After this call, the actual values of the shadow
+        registers are written back.
         """
-        self._permit(Repeatable.TICK, on_repeats)
-
-    def repeat_sgi(self, value: int, on_repeats: OnRepeats) -> None:
-        """Permit the engine to deliver an SGI that the vCPU sends to itself again without an entry to
-        EL2. If the guest writes ``value`` to ICC_SGI1R_EL1 while all list registers are inactive, the
-        engine writes the saved value to list register 0. All else is as in `repeat_tick`."""
-        if self._shadow is not None:
-            self._shadow.repeat_value = value
-        self._permit(Repeatable.SGI, on_repeats)
-
-    def _permit(self, what: int, on_repeats: OnRepeats) -> None:
         shadow, vif = self._shadow, self.vif
         if shadow is not None:
             self._on_repeats, self.repeating = on_repeats, True
             shadow.repeat, shadow.repeat_lr, shadow.repeat_hcr = what, vif.lr[0], vif.hcr
+            shadow.repeat_value = value
 
     def write_back(self) -> None:
         """Copy the shadow registers that the engine has changed to the PE. Code outside the engine
         must call `write_back` before it reads these registers of the PE. The permission that
-        `repeat_tick` gave ends."""
+        `permit` gave ends."""
         state = self._state
         if state is None:
             return
