@@ -116,8 +116,8 @@ PVTIME_IPA = pvtime.ATTR_IPA
 
 
 def new_vcpu(vm: Vm, vcpu_id: int) -> Vcpu:
-    """Create a vCPU, and set its ``enter`` and ``vmm`` to the run loop and to the object that
-    reports exits to the VMM."""
+    """Create a vCPU and its run loop. The vCPU's ``enter`` becomes the method of the run loop that
+    enters the guest. The vCPU's ``vmm`` becomes the object that reports exits to the VMM."""
     vcpu = Vcpu(vm, vcpu_id)
     loop = RunLoop(vcpu)
     vcpu.enter, vcpu.vmm = loop.enter, loop.vmm
@@ -125,10 +125,11 @@ def new_vcpu(vm: Vm, vcpu_id: int) -> Vcpu:
 
 
 class Kvm:
-    """/dev/kvm: creates VMs on one host. ``config`` has the parameters of the host. ``fields``
-    replaces single parameters of ``config`` by name (``Kvm(pcpus=2)``). ``wall_clock_start`` is the
-    date at virtual time 0, in ns since 1970. The PTP hypercall returns this date plus the virtual
-    time. ValueError if a parameter does not exist or a number is out of range."""
+    """/dev/kvm of one emulated host: creates VMs on this host. ``config`` has the parameters of the
+    host. A keyword argument in ``fields`` replaces one parameter of ``config``, for example
+    ``Kvm(pcpus=2)``. ``wall_clock_start`` is the date at virtual time 0, in ns since 1970. The PTP
+    hypercall returns this date plus the virtual time. ValueError if a parameter does not exist or a
+    number is out of range."""
 
     def __init__(
         self,
@@ -170,8 +171,8 @@ class Kvm:
         }
 
     def load(self, state: State) -> None:
-        """Restore the result of `state`. This host must have been built with the same parameters as
-        the saved host, and must have the same guest memory contents.
+        """Restore the result of `state`. This host must have been created with the same parameters
+        as the saved host. The guest memory must already have the same contents as at the save.
 
         StateError if a version in ``state`` (at any depth) differs. ValueError if the saved host
         has another number of PEs, VMs or vCPUs, or another interrupt controller. KvmError EBUSY

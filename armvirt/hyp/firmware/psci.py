@@ -53,9 +53,9 @@ class SmcccHost(Protocol):
         ...
 
     def polls_for_cpu(self, vcpu_id: int) -> None:
-        """Let another vCPU run instead of the vCPU ``vcpu_id``, which has called AFFINITY_INFO with
-        the result ON. The vCPU ``vcpu_id`` probably waits until another vCPU is off, and will call
-        AFFINITY_INFO again."""
+        """Let another vCPU run instead of the vCPU ``vcpu_id``. The vCPU ``vcpu_id`` has called
+        AFFINITY_INFO, and the result was ON. This vCPU probably waits until another vCPU is off,
+        and will call AFFINITY_INFO again."""
         ...
 
     def system_event(self, kind: str, flags: int) -> None:
@@ -121,9 +121,9 @@ class Psci:
         return self.version
 
     def features(self, vcpu_id: int, args: Args) -> int:
-        """PSCI_FEATURES. The result is the feature flags of the function in x1. The result is
-        NOT_SUPPORTED if the function is not implemented and is not SMCCC_VERSION. The flags are 0
-        for all functions except SYSTEM_OFF2."""
+        """PSCI_FEATURES for the function id in x1. If the function is implemented, or is
+        SMCCC_VERSION, the result is the feature flags of the function. Otherwise the result is
+        NOT_SUPPORTED. The flags are 0 for all functions except SYSTEM_OFF2."""
         function = args[0] & 0xFFFF_FFFF
         if not (function == SmcccFunction.VERSION or self.implements(function)):
             return PsciResult.NOT_SUPPORTED
@@ -195,8 +195,8 @@ class Psci:
 
     def system_off2(self, vcpu_id: int, args: Args) -> int | None:
         """SYSTEM_OFF2: exit to the VMM with the system event "shutdown" and the flag PSCI_OFF2. The
-        type in x1 must be HIBERNATE_OFF, as value 1 or 0. The result is INVALID_PARAMETERS if x1
-        has another type, or if the cookie in x2 is not 0."""
+        type in x1 must be HIBERNATE_OFF (1), or 0, which has the same effect. The result is
+        INVALID_PARAMETERS if x1 has another type, or if the cookie in x2 is not 0."""
         if args[0] not in (0, arch.OFF2_HIBERNATE) or args[1]:
             return PsciResult.INVALID_PARAMETERS
         self.host.system_event("shutdown", arch.SYSTEM_EVENT_SHUTDOWN_FLAG_PSCI_OFF2)

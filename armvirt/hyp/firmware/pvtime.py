@@ -6,8 +6,8 @@ address by hypercalls. The structure has the time for which the vCPU was runnabl
 because no physical CPU was free.
 
 The PTP hypercall returns the wall clock and a counter at the same moment. The wall clock is a start
-date, which the VMM sets, plus virtual time. The host's clock is not used, so a run does not depend
-on the date.
+date, which the VMM sets, plus virtual time. The clock of the real machine is not used, so a run
+does not depend on the date.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Memory(Protocol):
 
 
 class StolenTime:
-    """The stolen time structure of one vCPU. ``run_delay()`` returns the total time in ns for which
-    the vCPU has waited for a physical CPU."""
+    """The stolen time structure of one vCPU. ``run_delay()`` returns the total time for which the
+    vCPU has waited for a physical CPU, in ns of virtual time."""
 
     def __init__(self, memory: Memory, run_delay: Callable[[], int]) -> None:
         self._memory, self._run_delay = memory, run_delay
@@ -125,8 +125,8 @@ class StolenTime:
             pass  # as in KVM: no stolen time after the VMM has deleted the memory slot
 
     def reset(self) -> None:
-        """Do nothing. A vCPU reset changes neither the address, which the VMM has set, nor the run
-        delay, which the host counts."""
+        """Do nothing. A vCPU reset does not change the address, which the VMM has set. It does not
+        change the run delay, which the scheduler of the emulated host counts."""
 
     def state(self) -> dict[str, object]:
         return {"version": STATE_VERSION, "base": self.base, "last": self._last}
@@ -165,9 +165,10 @@ class PtpCounter(IntEnum):
 def ptp_answer(which: int, wall_ns: int, counts: Callable[[PtpCounter], int]) -> Words:
     """The results x0 to x3 of the PTP hypercall. x0 and x1 have the high and the low 32 bits of the
     wall clock ``wall_ns`` (ns since 1970). x2 and x3 have the high and the low 32 bits of the
-    counter ``which``, in ticks. x0 is NOT_SUPPORTED if the counter does not exist.
+    counter ``which`` (a value of `PtpCounter`), in ticks. x0 is NOT_SUPPORTED if the counter does
+    not exist.
 
-    ``counts(counter)`` returns the value of a counter that the guest itself would read.
+    ``counts(counter)`` returns the value that the guest would read from this counter.
     """
     if which not in tuple(PtpCounter):
         return SmcccResult.NOT_SUPPORTED, 0, 0, 0

@@ -119,14 +119,16 @@ class Smccc:
         return self.services.get(first), 0, self.services.get(second), 0
 
     def forwards(self, function_id: int) -> bool:
-        """Whether the VMM's filter forwards the function in w0 to the VMM."""
+        """Whether the VMM's filter forwards the function ``function_id`` (w0 of the call) to the
+        VMM."""
         filter = self.filter
         if not filter.ranges:
             return False
         return filter.action(function_id & 0xFFFF_FFFF) is FilterAction.FWD_TO_USER
 
     def _permits(self, function: int) -> bool:
-        """Whether neither the filter nor the enabled services deny a call of ``function``."""
+        """Whether the hypervisor may handle a call of ``function``: the filter does not deny the
+        call, and the function belongs to no disabled service."""
         if self.filter.ranges and self.filter.action(function) is FilterAction.DENY:
             return False
         return self.services.allows(function)

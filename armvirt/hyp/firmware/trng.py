@@ -1,9 +1,9 @@
 """The TRNG firmware interface (Arm DEN 0098; KVM's arch/arm64/kvm/trng.c), with a stream of random
 bits that is reproducible.
 
-A run must not depend on the host's randomness. Therefore the bits are SHA-256 in counter mode over
-a seed, which the user may choose. The numbers are good enough for a guest under test, but they are
-not secret. Do not use keys that were made from these numbers.
+A run must not depend on random numbers of the real machine. Therefore the bits are SHA-256 in
+counter mode over a seed, which the user may choose. The numbers are good enough for a guest under
+test, but they are not secret. Do not use keys that were made from these numbers.
 """
 
 from __future__ import annotations

@@ -23,13 +23,14 @@ NR_MEMSLOTS = 32767  # KVM_MEM_SLOTS_NUM: SHRT_MAX
 MAP_NORESERVE = 0x4000
 CHUNK = 2 << 20
 """The size in bytes (2 MiB) of a block of memory. `HostMemory` records for each block whether the
-block may have been written. A search for pages that are not all zero skips the other blocks."""
+block may have been written. A search for pages that are not all zero skips the blocks that cannot
+have been written."""
 _ZERO_PAGE = bytes(s2.PAGE_SIZE)
 
 
 class HostMemory:
-    """``size`` bytes of host memory (an anonymous mapping). The host allocates a page when the page
-    is accessed for the first time."""
+    """``size`` bytes of memory in the armvirt process (an anonymous mapping). The operating system
+    allocates a page when the page is accessed for the first time."""
 
     def __init__(self, size: int) -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
@@ -47,8 +48,8 @@ class HostMemory:
         return f"<HostMemory of {self.size:#x} bytes>"
 
     def discard(self) -> None:
-        """Give every page back to the host (MADV_DONTNEED). After this call every byte reads as
-        zero."""
+        """Give every page back to the operating system (MADV_DONTNEED). After this call every byte
+        reads as zero."""
         self.map.madvise(mmap.MADV_DONTNEED)
 
     def touch(self, start: int, end: int) -> None:
@@ -61,7 +62,7 @@ class HostMemory:
     ) -> Iterator[tuple[int, bytes]]:
         """The 4 KiB pages from offset ``start`` up to offset ``end`` (exclusive) that are not all
         zero, as (offset, bytes). Only memory that `touch` has recorded is searched. ``tick()`` is
-        called before the search of each 2 MiB, because a long search may find no page."""
+        called before the search of each 2 MiB. An exception of ``tick`` ends the search."""
         for chunk in range(start // CHUNK, -(-end // CHUNK)):
             if chunk not in self._touched:
                 continue
@@ -73,8 +74,9 @@ class HostMemory:
 
 
 class MemorySlot(NamedTuple):
-    """A KVM memory slot. The guest memory from ``ipa`` on is the part of ``memory`` that starts at
-    ``offset`` (in bytes; userspace_addr in KVM)."""
+    """A KVM memory slot. The slot has the guest memory from address ``ipa`` on. The contents are in
+    ``memory``, from ``offset`` (in bytes) on. In KVM, userspace_addr has the role of ``memory`` and
+    ``offset``."""
 
     slot: int
     flags: int
@@ -104,7 +106,7 @@ class MemorySlot(NamedTuple):
 
     @property
     def address(self) -> int:
-        """The host address of the first byte of the slot."""
+        """The virtual address, in the armvirt process, of the first byte of the slot."""
         return self.memory.address + self.offset
 
 

@@ -1,8 +1,9 @@
 """The memory slots of a VM, and its stage-2 tables (arch/arm64/kvm/mmu.c).
 
-Guest RAM is host memory. The engine of each vCPU has the host memory of a slot as physical memory,
-at a physical address that equals the slot's IPA. Therefore stage 2 maps each IPA in a slot to the
-same physical address.
+Guest RAM is memory of the armvirt process. Each vCPU has an engine (Unicorn), which executes the
+guest's instructions. The physical memory of the engine contains the memory of each slot, at a
+physical address that equals the slot's IPA. Therefore stage 2 maps each IPA in a slot to the same
+physical address.
 
 The first fault in a 2 MiB block maps all pages of the block that are in the slot, execute-never. A
 page becomes executable at its first instruction fetch, and stays writable. Execute-never makes
@@ -59,8 +60,8 @@ class Stage2:
         return TABLE_BASE | self.vmid << s2.VTTBR_VMID_SHIFT
 
     def attach(self, context: Context) -> None:
-        """Map the memory of the stage-2 tables into the physical memory of the engine of
-        ``context``."""
+        """Map the memory of the stage-2 tables into the physical memory of a vCPU's engine.
+        ``context`` is the CPU state of this vCPU."""
         context.map_memory(TABLE_BASE, TABLE_SPACE, self._memory.address)
 
     def _table(self) -> int:
@@ -93,8 +94,8 @@ class Stage2:
         """Map the pages of the slot that are in the 2 MiB block of ``ipa``, execute-never. Pages
         that are mapped already are not changed.
 
-        If the slot has dirty logging, the pages are mapped read-only, so that the first store to
-        each page causes a fault.
+        The pages are mapped read-only if the slot is read-only or has dirty logging. With dirty
+        logging, the first store to each page then causes a fault.
         """
         start = max(ipa // L3_SPAN * L3_SPAN, slot.ipa)
         end = min(ipa // L3_SPAN * L3_SPAN + L3_SPAN, slot.end)
@@ -218,9 +219,13 @@ class Mmu:
 
     def _logging_changed(self, slot: MemorySlot) -> None:
         """Change the stage-2 mapping of a slot after user space has enabled or disabled dirty
-        logging. If dirty logging was enabled, write-protect the mapped pages of the slot. With
-        INITIALLY_SET do nothing, because the first KVM_CLEAR_DIRTY_LOG write-protects the pages. If
-        dirty logging was disabled, unmap all pages of the VM."""
+        logging.
+
+        If dirty logging was disabled, unmap all pages of the VM. If dirty logging was enabled with
+        INITIALLY_SET, do nothing, because the first KVM_CLEAR_DIRTY_LOG write-protects the pages.
+        If dirty logging was enabled without INITIALLY_SET, write-protect the mapped pages of the
+        slot.
+        """
         if slot.dirty is None:
             self.flush()
         elif ManualProtect.INITIALLY_SET not in self.manual_protect:
@@ -279,8 +284,8 @@ class Mmu:
         self._order = tuple(sorted(self.slots.values(), key=lambda s: s.ipa))
 
     def attach(self, context: Context) -> None:
-        """Map all slots and the stage-2 tables into the physical memory of a new context's
-        engine."""
+        """Map all slots and the stage-2 tables into the physical memory of a new vCPU's engine.
+        ``context`` is the CPU state of this vCPU."""
         self.stage2.attach(context)
         for slot in self._order:
             context.map_memory(slot.ipa, slot.size, slot.address)
@@ -294,8 +299,8 @@ class Mmu:
         return None
 
     def flush(self) -> None:
-        """Unmap all pages of stage 2, and flush all TLB entries (TLBI by IPA, then VMALLE1IS) and
-        all translated code."""
+        """Unmap all pages of stage 2. Flush all TLB entries, and all code that the engines have
+        translated."""
         self.stage2.clear()
         self._executable.clear()
         for context in self.domain.contexts:
@@ -339,7 +344,8 @@ class Mmu:
     ) -> Iterator[tuple[int, bytes]]:
         """All pages of guest memory that are not all zero, as (IPA, bytes), in the order of the
         IPAs. Read-only slots are not included. Only pages that were mapped to a guest or written by
-        `write` are searched. ``tick()`` is called before the search of each 2 MiB."""
+        `write` are searched. ``tick()`` is called before the search of each 2 MiB. An exception of
+        ``tick`` ends the search."""
         for slot in self._order:
             if not slot.readonly:
                 for at, page in slot.memory.populated(slot.offset, slot.offset + slot.size, tick):
@@ -392,8 +398,8 @@ class Mmu:
 
 
 class BusMaster:
-    """The guest memory, as a bus master of the SoC accesses the memory. For example, the GIC
-    accesses its tables in guest memory."""
+    """Guest memory, for accesses by a bus master of the SoC. For example, the GIC accesses its
+    tables in guest memory."""
 
     def __init__(self, mmu: Mmu) -> None:
         self._mmu = mmu

@@ -1,15 +1,17 @@
 """The work on many LPIs that a vGIC still has to do. In this package, a job is one action on many
 LPIs. A job is done in slices, so that one guest access does a limited amount of work.
 
-There are up to 57,344 LPIs. One guest access can concern all LPIs: a write of GICR_CTLR.EnableLPIs
-or GICR_INVALLR, or one of the ITS commands MAPC, MAPD, INVALL and MOVALL. Such an access makes a
-job, which has a list of INTIDs. The work on one LPI or on one event counts as one step. One guest
-access does at most `STEPS` steps. The guest's next accesses to an ITS or to the LPI registers
-continue the job. A timer also continues the job every `SLICE_NS` ns of guest time. The host's time
-has no influence. Jobs are part of the saved state.
+There are up to 57,344 LPIs. Some guest accesses can concern all LPIs: a write of
+GICR_CTLR.EnableLPIs, a write of GICR_INVALLR, and the ITS commands MAPC, MAPD, INVALL and MOVALL.
+Such an access makes a job, which has a list of INTIDs. The work on one INTID of this list counts as
+one step. One guest access does at most `STEPS` steps. If a job is left, the next guest accesses to
+an ITS or to a frame RD_base continue the job. A timer also continues the job, `SLICE_NS` ns of
+virtual time later. The speed of the real machine has no influence. Jobs are part of the saved
+state.
 
-The guest can see that a job is under way: GITS_CREADR stays at the command, and GICR_CTLR.RWP and
-GICR_SYNCR.Busy are 1. The architecture allows LPIs to change one by one (IHI 0069 5.3.5 and 12.11).
+The guest can see that a job is left. GITS_CREADR does not advance past the ITS command that made
+the job. GICR_SYNCR.Busy is 1. GICR_CTLR.RWP is 1 on a redistributor with EnableLPIs = 0. The
+architecture allows LPIs to change one by one (IHI 0069 5.3.5 and 12.11).
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ SCAN = 64  # LPIs, events or devices that a walk passes and that count as one st
 
 class Job:
     """One action on many LPIs. ``action`` is a key of `lpi.ACTIONS`. ``about`` is the argument of
-    the action (plain data). ``left`` has the INTIDs of the LPIs to which the action has not been
-    applied yet, in order. An INTID is skipped if its LPI no longer exists."""
+    the action (plain data, for example a vCPU id). ``left`` has the INTIDs of the LPIs to which the
+    action has not been applied yet, in order. An INTID is skipped if its LPI no longer exists."""
 
     __slots__ = ("about", "action", "left")
 
@@ -39,8 +41,8 @@ class Worker(Protocol):
     action on many LPIs."""
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
-        """Apply an action to the LPIs with these INTIDs. ``action`` is a key of `lpi.ACTIONS`;
-        ``about`` is the argument of the action."""
+        """Apply an action to the LPIs with these INTIDs. ``action`` is a key of `lpi.ACTIONS`.
+        ``about`` is the argument of the action, for example a vCPU id."""
 
     def take_up(self) -> None:
         """Start the jobs for the writes of GICR_CTLR.EnableLPIs and GICR_INVALLR that the guest
@@ -68,9 +70,9 @@ class Backlog:
         self.worker: Worker | None = None
 
     def begin(self) -> None:
-        """Allow ``limit`` steps for a guest access, or for the timer that continues the jobs. A
-        step is the work on one LPI. If earlier accesses left jobs, these jobs use the steps
-        first."""
+        """Set ``steps`` to ``limit``, and use these steps first for the jobs that earlier accesses
+        left. This method is called at the start of a guest access, and when the timer that
+        continues the jobs expires. A step is the work on one LPI."""
         self.steps = self.limit
         if self.jobs:
             self.work()
@@ -112,6 +114,6 @@ class Backlog:
         return [[job.action, job.about, list(job.left)] for job in self.jobs]
 
     def load(self, state: list[list[Any]]) -> None:
-        """Restore the jobs from the result of `state`. The timer that continues the jobs is
-        restored with the host's clock, so the result of `state` does not contain the timer."""
+        """Restore the jobs from the result of `state`. The timer that continues the jobs is not in
+        this result, because the clock of the emulated host saves its timers."""
         self.jobs = [Job(action, about, list(left)) for action, about, left in state]

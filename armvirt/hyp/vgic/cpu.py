@@ -12,24 +12,25 @@ APRS = 4  # the most active-priority registers that a group can have; an interfa
 class VgicCpu:
     """The interrupts and the CPU interface of one vCPU. ``model`` is 2 or 3.
 
-    ``ap_list`` is a dict with the interrupts as keys, in the order in which the interrupts were
-    added. (A dict can remove an interrupt in constant time.) ``resident`` has the interrupts in
-    list registers 0, 1, ... of ``vif``. ``mapped`` has the level-sensitive interrupts of
-    ``resident`` that are mapped to a host interrupt. ``outside`` has the interrupts for which the
-    last flush had no list register. ``cleared`` has interrupts that this vCPU has acknowledged and
-    not ended, and that a write of ICACTIVER has made inactive.
+    ``ap_list`` is a dict. Its keys are the interrupts, in the order in which the interrupts were
+    added. (A dict can remove an interrupt in constant time.) ``resident`` has the interrupts that
+    are in list registers of ``vif``: the interrupt with index n is in list register n. ``mapped``
+    has the level-sensitive interrupts of ``resident`` that are mapped to a host interrupt.
+    ``outside`` has the interrupts for which the last flush had no list register. ``cleared`` has
+    the interrupts that this vCPU has acknowledged and not ended, although a write of ICACTIVER has
+    made them inactive.
 
     ``vif`` is the virtual CPU interface of the PE on which the vCPU is loaded, None if the vCPU is
-    not loaded. ``dirty`` is True if an interrupt has changed since the last flush, so that a flush
-    has to run before the next guest entry. `Distributor.queue` and a fold set ``dirty``, and a
-    flush clears ``dirty``. ``used`` is False if all list registers and maintenance enables of
-    ``vif`` are zero. While ``outside`` or ``cleared`` is not empty, ``running_before`` has the
-    values that the active-priority registers had at the last flush. ``groups`` has the group
-    enables of the CPU interface at the last time when 1-of-N SPIs were routed.
+    not loaded. ``dirty`` is True if a flush has to run before the next guest entry, for example
+    because an interrupt has changed. A flush clears ``dirty``. ``used`` is False if all list
+    registers and maintenance enables of ``vif`` are zero. While ``outside`` or ``cleared`` is not
+    empty, ``running_before`` has the values that the active-priority registers had at the last
+    flush. ``groups`` has the group enables of the CPU interface at the last call of
+    `spi_routing.groups_changed`.
 
     ``num_pri_bits`` is the number of priority bits that user space reads. ``prebits`` is the number
-    of priority bits of the host's interface. ``num_pri_bits`` equals ``prebits``, or is lower after
-    user space has restored ICC_CTLR_EL1.
+    of priority bits of the PE's virtual CPU interface. The two numbers are equal, unless user space
+    has restored ICC_CTLR_EL1 with a lower number.
 
     ``lpis_wanted`` is the GICR_CTLR.EnableLPIs that the guest wrote. ``lpis_enabled`` is the value
     that is in effect. A write takes effect after earlier work on LPIs is done
@@ -74,9 +75,12 @@ class VgicCpu:
 
     def reset_interface(self) -> None:
         """Reset ICC_*_EL1 (warm reset, IHI 0069 12.2). The vCPU may be loaded or not. The caller
-        syncs the vCPU first. After the reset, the vCPU ends none of the interrupts that it
-        acknowledged before the reset. Therefore ``acked`` of these interrupts becomes None, and
-        ``cleared`` of the vCPU becomes empty."""
+        syncs the vCPU first.
+
+        The reset clears the active priorities. After that, the vCPU's writes of EOIR end none of
+        the interrupts that it acknowledged before the reset. Therefore ``acked`` of these
+        interrupts becomes None, and ``cleared`` of the vCPU becomes empty.
+        """
         for irq in [*self.ap_list, *self.cleared]:
             if irq.acked == self.vcpu_id:
                 irq.acked = None

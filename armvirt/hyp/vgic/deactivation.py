@@ -1,5 +1,5 @@
-"""The accesses that change the active state of an interrupt without a list register: writes of
-ISACTIVER and ICACTIVER, and trapped writes of ICC_DIR_EL1 and GICV_DIR."""
+"""The register accesses that change the active state of an interrupt in the vGIC and not in a list
+register: writes of ISACTIVER and ICACTIVER, and trapped writes of ICC_DIR_EL1 and GICV_DIR."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
     """Set or clear the active state for a guest's write of ISACTIVER<n> or ICACTIVER<n>. The caller
     runs `flush.sync_all` first.
 
-    For a level-sensitive interrupt that is mapped to a host interrupt, the flush before the
-    acknowledge cleared ``line_level``. Therefore a deactivation reads the line again. If the line
-    is high, the interrupt becomes pending and can wake a vCPU from WFI. While the vCPU is not
-    loaded, the vCPU's timer is on no PE, so nothing else would report the high line. (KVM does not
-    need to read the line here, because a vCPU of KVM does not block while the output of a timer is
-    high.)
+    If the interrupt is level-sensitive and mapped to a host interrupt, a deactivation reads the
+    line, because the flush before the acknowledge cleared ``line_level``. If the line is high, the
+    interrupt becomes pending and can wake a vCPU from WFI. While the vCPU is not loaded, the vCPU's
+    timer is on no PE, so nothing else would report the high line. (KVM does not need to read the
+    line here, because a vCPU of KVM does not block while the output of a timer is high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, dist.cpu(irq.acked))
@@ -47,8 +46,8 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
 
 
 def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
-    """Record that ICACTIVER made an interrupt inactive after the vCPU acknowledged the interrupt.
-    With EOImode 0 the guest will still write EOIR for this interrupt. Until this write, the
+    """Record that ICACTIVER made an interrupt inactive. The vCPU ``cpu`` acknowledged the interrupt
+    before. With EOImode 0 the guest will still write EOIR for this interrupt. Until this write, the
     interrupt is in ``cpu.cleared``. With EOImode 1, ``acked`` of the interrupt becomes None."""
     if cpu.vmcr & VMCR_VEOIM:
         irq.acked = None
@@ -61,7 +60,7 @@ def dir(dist: Distributor, cpu: VgicCpu, value: int) -> None:
     vgic_v3_deactivate). The interrupt may be active on any vCPU. With EOImode 0 the write is
     ignored.
 
-    To deactivate an SGI, a GICv2 guest also has to write the CPUID of the sender.
+    To deactivate an SGI of a GICv2, the written value must contain the CPUID of the sender.
     """
     intid, source = value & INTID_MASK, 0
     if dist.model == 2:

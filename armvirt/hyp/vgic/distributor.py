@@ -207,15 +207,14 @@ class Distributor:
             self.vm.kick(target)
 
     def mark_dirty(self) -> None:
-        """Mark every vCPU dirty. A flush then writes the list registers of a vCPU before the vCPU's
-        next guest entry."""
+        """Mark every vCPU dirty. Then a flush runs before the next guest entry of each vCPU."""
         for cpu in self.vcpus.values():
             cpu.dirty = True
 
     def look_again(self, cpu: VgicCpu) -> None:
         """Request a flush of the vCPU's list registers before its next guest entry, and wake the
         vCPU from WFI. The caller has changed GICD_CTLR or a register of the vCPU's CPU interface.
-        After this change a pending interrupt may be signalled that was not signalled before."""
+        This change can allow the vCPU to take a pending interrupt that was masked before."""
         cpu.dirty = True
         self.vm.kick(cpu.vcpu_id)
 

@@ -233,10 +233,10 @@ def fold_irq(dist: Distributor, irq: VgicIrq) -> None:
 
 
 def prune(dist: Distributor, cpu: VgicCpu) -> None:
-    """Remove from the vCPU's ap_list the interrupts for which `target_oracle` returns another vCPU
-    or None (kvm vgic_prune_ap_list). If `target_oracle` returns another vCPU, add the interrupt to
-    the ap_list of this other vCPU. Before that, read the lines of the interrupts that are mapped to
-    host interrupts."""
+    """Remove from the vCPU's ap_list the interrupts that must not be on this ap_list (kvm
+    vgic_prune_ap_list). If `target_oracle` returns another vCPU for such an interrupt, the
+    interrupt is added to the ap_list of that vCPU. The lines of interrupts that are mapped to host
+    interrupts are read before `target_oracle` is called."""
     enables, vcpu_id = dist.enables, cpu.vcpu_id
     leaving = []
     for irq in cpu.ap_list:
@@ -271,8 +271,9 @@ def _fold(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface) -> None:
 
 
 def _replay(dist: Distributor, cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[VgicIrq]:
-    """Deactivate the interrupts that the guest ended while they were in no list register. ``count``
-    is the number of these interrupts, from ICH_HCR_EL2.EOIcount. Return these interrupts."""
+    """Deactivate the interrupts that the guest ended while they were in no list register, and
+    return the deactivated interrupts. ``count`` is the number of these interrupts, from
+    ICH_HCR_EL2.EOIcount."""
     ended = ended_outside(cpu, vif, count)
     for irq in ended:
         irq.active, irq.acked = False, None
@@ -286,14 +287,14 @@ def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[Vg
     """The interrupts that the guest ended while they were in no list register. ``count`` is the
     number of these interrupts, from ICH_HCR_EL2.EOIcount.
 
-    EOIcount does not tell the INTIDs, so this function chooses ``count`` interrupts. Only an
-    interrupt that this vCPU acknowledged can be chosen, because an active state that software wrote
-    has no active-priority bit. First come the interrupts whose active-priority bit was set at the
-    flush and is clear now: the end of interrupt drops the priority, which clears this bit. Then
-    come the interrupts whose bit was not set at the flush: the guest may have changed the binary
-    point after the acknowledge, so the acknowledge set another bit. Each of the two sets is in the
-    order of `list_registers.by_urgency`. KVM takes the first ``count`` interrupts without a list
-    register.
+    EOIcount does not tell the INTIDs, so this function chooses ``count`` interrupts. The function
+    chooses only interrupts that this vCPU acknowledged, because an active state that software wrote
+    has no active-priority bit. The candidates are two sets. The interrupts of the first set are
+    chosen first: their active-priority bit was set at the flush and is clear now, because the end
+    of interrupt clears this bit. The bit of the interrupts of the second set was not set at the
+    flush: the guest may have changed the binary point after the acknowledge, so that the
+    acknowledge set another bit. Each set is in the order of `list_registers.by_urgency`. KVM takes
+    the first ``count`` active interrupts of the ap_list that have no list register.
     """
     before = cpu.running_before
     dropped = [old & ~now for old, now in zip(before, [*vif.ap0r, *vif.ap1r], strict=True)]

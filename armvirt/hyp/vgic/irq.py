@@ -161,9 +161,9 @@ def target_oracle(irq: VgicIrq, enables: int) -> int | None:
 
 def accepts(irq: VgicIrq, level: bool, owner: object) -> bool:
     """Whether an injection changes the interrupt (kvm vgic_validate_injection). ``level`` is the
-    new level of the line of a level-sensitive interrupt; for an edge-triggered interrupt, True
-    signals an edge. The result is False if ``owner`` is not the owner of the interrupt, because
-    only the owner may inject."""
+    new level of the line of a level-sensitive interrupt. For an edge-triggered interrupt, ``level``
+    True signals an edge. ``owner`` is the object that injects, None for user space. The result is
+    False if ``owner`` is not the owner of the interrupt (`VgicIrq.owner`)."""
     if irq.owner is not owner:
         return False
     return level != irq.line_level if irq.level else level

@@ -40,23 +40,26 @@ def populate(irq: VgicIrq, may_pend: bool, come_back: bool = False) -> int:
     """Move an interrupt into a list register, and return the value of ICH_LR<n>_EL2 (kvm
     vgic_v3_populate_lr).
 
-    ``may_pend`` is False if the interrupt is disabled or routed to another vCPU. Such an interrupt
-    is active, and its list register gets the active state without the pending state. The EOI bit
-    raises a maintenance interrupt when the guest deactivates the interrupt. (KVM sets the pending
-    state too.) ``come_back`` is True if the PE has a single list register and other interrupts also
-    need a list register. Then every list register without HW gets the EOI bit, because no other
-    maintenance interrupt reports that the list register is free.
+    ``may_pend`` is False if the interrupt or its group is disabled, or if the interrupt is routed
+    to another vCPU. Such an interrupt is active. Its list register gets the active state, but not
+    the pending state. (KVM sets the pending state too.) The EOI bit raises a maintenance interrupt
+    when the guest deactivates the interrupt.
+
+    ``come_back`` is True if the PE has a single list register and other interrupts also need a list
+    register. Then every list register with HW = 0 gets the EOI bit, because no other maintenance
+    interrupt reports that the list register is free.
 
     A list register never has a level-sensitive interrupt as pending and active at once. With HW = 1
     the architecture forbids this state. With HW = 0, the EOI bit raises a maintenance interrupt
-    when the guest deactivates the interrupt, and EL2 reads the line again. The EOI bit is also set
+    when the guest deactivates the interrupt, and then EL2 reads the line. The EOI bit is also set
     for a GICv2 SGI if the SGI of another sender is pending, because a list register has only one
     sender.
 
-    If an interrupt is mapped to a host interrupt and active, and a write of ISPENDR has set its
-    latch, its list register gets HW = 0 and the EOI bit. The interrupt has to become pending when
-    it becomes inactive (IHI 0069 4.1.2), but with HW = 1 the deactivation raises no maintenance
-    interrupt. (KVM keeps HW = 1, so KVM finds the latch only at the next exit.)
+    An active interrupt that is mapped to a host interrupt can also have ``pending_latch`` set, by a
+    write of ISPENDR. Then its list register gets HW = 0 and the EOI bit. The interrupt has to
+    become pending when it becomes inactive (IHI 0069 4.1.2), but with HW = 1 the deactivation
+    raises no maintenance interrupt. (KVM keeps HW = 1, so KVM finds the latch only at the next
+    exit.)
 
     An active interrupt keeps the priority and the group of its acknowledge until its deactivation,
     even if the guest writes IPRIORITYR or IGROUPR (IMPLEMENTATION DEFINED: IHI 0069,
@@ -106,15 +109,15 @@ def fold(irq: VgicIrq, value: int) -> bool:
     latch (IHI 0048 figure 4-10). KVM clears the latch at the end of interrupt, so KVM loses a write
     of ISPENDR between the acknowledge and the end of interrupt.
 
-    If an interrupt is mapped to a host interrupt and is still pending, the line is read. If the
-    line is low, the guest will not deactivate the host interrupt, so the caller has to deactivate
-    it.
+    If a level-sensitive interrupt is mapped to a host interrupt and is still pending, the line is
+    read. If the line is low, the guest will not deactivate the host interrupt, so the caller has to
+    deactivate it.
 
-    If the guest has ended an interrupt that is mapped to a host interrupt, the host interrupt is
-    inactive too. If the line is high, the host interrupt then fires again, and the interrupt is
-    added at the end of the ap_list. (In KVM the interrupt keeps its old position in the ap_list if
-    the host interrupt has fired again before the exit.) With HW = 0 the host interrupt is still
-    active after the end of interrupt, so the caller has to deactivate it.
+    The guest may have ended an interrupt that is mapped to a host interrupt. With HW = 1 the end of
+    interrupt has also deactivated the host interrupt. With HW = 0 the caller has to deactivate the
+    host interrupt. In both cases, if the line is high, the host interrupt then fires again, and the
+    interrupt is added at the end of the ap_list. (In KVM the interrupt keeps its old position in
+    the ap_list if the host interrupt has fired again before the exit.)
     """
     was_active = irq.active
     irq.active = active = bool(value & LR_ACTIVE)

@@ -32,7 +32,7 @@ def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
 
     ``home`` is the vCPU whose redistributor holds the new LPI, None if there is no such vCPU. An
     LPI that exists already keeps its ``home``. If the configuration of a new LPI cannot be read,
-    the LPI is disabled and the event is mapped, because in IHI 0069 MAPTI does not read the
+    the LPI is disabled, but the event is mapped: in IHI 0069, MAPTI does not read the
     configuration. (KVM does not map the event.)
     """
     lpi = dist.lpis.get(intid)
@@ -230,9 +230,9 @@ def _switch(dist: Distributor, cpu: VgicCpu) -> None:
 
 
 def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """Read the configuration and the pending state of the LPIs of a redistributor, because
-    EnableLPIs was set. If GICR_PENDBASER.PTZ is 1, the pending table is all zero and is not
-    read."""
+    """Complete a write of EnableLPIs = 1: read the configuration and the pending state of each LPI
+    in ``lpis`` that the redistributor holds. If GICR_PENDBASER.PTZ is 1, the pending table is all
+    zero and is not read."""
     cpu = dist.cpu(vcpu_id)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     _configure_all(dist, here)
@@ -243,9 +243,10 @@ def _enable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
 
 
 def _disable(dist: Distributor, vcpu_id: int, lpis: list[Lpi]) -> None:
-    """Remove the LPIs of a redistributor from the list registers, and write their pending state
-    into the pending table, because EnableLPIs was cleared. GICR_CTLR.RWP is 1 until this work is
-    done (IHI 0069 12.11, GICR_CTLR). KVM discards the pending state (vgic_flush_pending_lpis)."""
+    """Complete a write of EnableLPIs = 0 for each LPI in ``lpis`` that the redistributor holds:
+    remove the LPI from its list register, and write its pending state into the pending table.
+    GICR_CTLR.RWP is 1 until this work is done (IHI 0069 12.11, GICR_CTLR). KVM discards the pending
+    state (vgic_flush_pending_lpis)."""
     flush.sync_all(dist)
     here = [lpi for lpi in lpis if lpi.home == vcpu_id]
     store_pending(dist, here)
@@ -313,8 +314,9 @@ class LpiWorker:
         self._dist = dist
 
     def run(self, action: str, about: Any, intids: list[int]) -> None:
-        """Apply an action to the LPIs with these INTIDs. ``action`` is a key of `ACTIONS`;
-        ``about`` is the argument of the action. An INTID is skipped if its LPI no longer exists."""
+        """Apply an action to the LPIs with these INTIDs. ``action`` is a key of `ACTIONS`.
+        ``about`` is the argument of the action, for example a vCPU id. An INTID is skipped if its
+        LPI no longer exists."""
         lpis = self._dist.lpis
         ACTIONS[action](self._dist, about, [lpis[intid] for intid in intids if intid in lpis])
 

@@ -38,10 +38,10 @@ def save(dist: Distributor, its: Sequence[Its]) -> State:
 
 
 def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
-    """Check that `load` can restore ``saved``. StateError if the state has another version.
-    ValueError if the saved vGIC has another model, other vCPUs, or another number of INTIDs or
-    ITSs. ValueError if only one of the two vGICs is initialised, but a GICv2 accepts the state of
-    an initialised GICv2."""
+    """Check that `load` can restore ``saved`` into ``dist``. StateError if the state has another
+    version. ValueError if the saved vGIC has another model, other vCPUs, or another number of
+    INTIDs or ITSs. ValueError if the saved vGIC is initialised and ``dist`` is not, or the reverse.
+    Exception: a GICv2 that is not initialised accepts the state of an initialised GICv2."""
     checked(saved, "Vgic", STATE_VERSION)
     becomes_ready = dist.model == 2 and saved["initialized"] and not dist.initialized
     if saved["initialized"] != dist.initialized and not becomes_ready:

@@ -178,8 +178,8 @@ class Vgic:
         """Change the input of an interrupt (kvm_vgic_inject_irq). For a level-sensitive interrupt,
         ``level`` is the new level of the line. For an edge-triggered interrupt, ``level`` True
         signals an edge. ``owner`` is the object that injects; None is user space. If the interrupt
-        is mapped to a host interrupt, the owner must read the line immediately before the call,
-        because this method does not read the line again.
+        is mapped to a host interrupt, the caller must read the line immediately before the call,
+        because this method does not read the line.
 
         An injection is ignored if the input does not change, or if ``owner`` is not the owner of
         the interrupt. KvmError EINVAL if the INTID does not exist or is an LPI, EBUSY for a GICv3
@@ -255,8 +255,8 @@ class Vgic:
     # LPI work ------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
-        """Continue the work on LPIs and the ITS commands that guest accesses have not finished. The
-        call does as much work as one guest access may do (`armvirt.hyp.vgic.backlog`)."""
+        """Continue the work on LPIs and the ITS commands that guest accesses have not finished. One
+        call does at most as much work as one guest access may do (`armvirt.hyp.vgic.backlog`)."""
         self.dist.backlog.begin()
         if self.its:
             from armvirt.hyp.vgic.its import commands
@@ -296,7 +296,8 @@ class Vgic:
     ) -> None:
         """Map an interrupt to a host interrupt (kvm_vgic_map_phys_irq). When the guest deactivates
         the interrupt, the host interrupt is deactivated too. ``get_input_level()`` returns the
-        level of the line; None if the line cannot be read."""
+        level of the line. ``get_input_level`` is None if there is no function that reads the
+        line."""
         irq = self.dist.irq(vcpu_id, intid)
         irq.hw, irq.hwintid, irq.get_input_level = True, host_intid, get_input_level
 
@@ -348,8 +349,8 @@ class Vgic:
         self.dist.cpu(vcpu_id).vif = vif
 
     def detach(self, vcpu_id: int) -> None:
-        """Remove the vCPU from its virtual CPU interface without a save of the registers, because
-        the caller will restore another state."""
+        """Remove the vCPU from its virtual CPU interface. The registers are not saved, because the
+        caller then restores another state."""
         self.dist.cpu(vcpu_id).vif = None
 
     def flush(self, vcpu_id: int) -> None:

@@ -12,20 +12,20 @@ class VgicCallbacks(Protocol):
     """The functions of the VM that the vGIC calls."""
 
     def kick(self, vcpu_id: int) -> None:
-        """Wake a vCPU if the vCPU is blocked, because the vCPU may have a new interrupt
-        (kvm_vcpu_kick)."""
+        """Wake a blocked vCPU (kvm_vcpu_kick). The vGIC calls this method when the vCPU may have a
+        new interrupt."""
 
     def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None:
         """Write the active state of the host interrupt ``host_intid`` in the physical GIC of the
         vCPU's PE."""
 
     def irq_ended(self, intid: int) -> None:
-        """Handle the end of a level-sensitive SPI in `Distributor.watched`: the guest has
-        deactivated the SPI (kvm_notify_acked_irq)."""
+        """Handle the end of a level-sensitive SPI in `Distributor.watched` (kvm_notify_acked_irq).
+        The guest has deactivated the SPI."""
 
     def lpi_work_left(self) -> None:
-        """Call `Vgic.go_on` after `backlog.SLICE_NS` ns of guest time, because the vGIC has not
-        finished its work on LPIs (`armvirt.hyp.vgic.backlog`)."""
+        """Arm a timer that calls `Vgic.go_on` after `backlog.SLICE_NS` ns of virtual time. The vGIC
+        calls this method if it stops with unfinished work on LPIs (`armvirt.hyp.vgic.backlog`)."""
 
 
 class GuestMemory(Protocol):

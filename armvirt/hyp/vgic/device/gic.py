@@ -42,8 +42,8 @@ class VgicDevice:
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
         """Read an attribute for KVM_GET_DEVICE_ATTR. ``value`` is the present content of user
-        space's buffer, None if the buffer cannot be read (KvmError EFAULT). Only the attribute
-        V3_REDIST_REGION uses ``value``: the buffer has the index of the region."""
+        space's buffer. KvmError EFAULT if ``value`` is None (the buffer cannot be read). Only the
+        attribute V3_REDIST_REGION uses ``value``, which has the index of the region."""
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
         return self._group(group).get(self.vgic, attr, value)

@@ -78,8 +78,8 @@ class ItsDevice:
             raise _no_attribute(group, attr)
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
-        """Read an attribute for KVM_GET_DEVICE_ATTR. ``value`` is None if user space's buffer
-        cannot be accessed (KvmError EFAULT). KvmError ENXIO if the attribute does not exist."""
+        """Read an attribute for KVM_GET_DEVICE_ATTR. KvmError EFAULT if ``value`` is None (user
+        space's buffer cannot be accessed). KvmError ENXIO if the attribute does not exist."""
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
         if group == Group.ADDR:

@@ -1,8 +1,8 @@
 """The command queue of an ITS, and a handler for each command (IHI 0069 5.3; kvm/vgic/vgic-its.c).
 
-A handler returns `arch.E_DONE` or the error number of the command. After an error, the ITS
-continues with the next command and the queue does not stall, as in KVM, because GITS_TYPER.SEIS is
-0. The trace shows every command and its error.
+A handler returns `arch.E_DONE` or the error number of the command. As in KVM, the queue does not
+stall after an error: the ITS continues with the next command. GITS_TYPER.SEIS is 0, so the guest
+gets no SError. The trace shows every command and its error.
 """
 
 from __future__ import annotations
@@ -181,12 +181,12 @@ COMMANDS: dict[int, Command] = {
 
 def process(its: Its) -> None:
     """Execute the commands from GITS_CREADR to GITS_CWRITER while the ITS is enabled. One call does
-    at most as much work as one guest access may do: `STEPS` steps (`armvirt.hyp.vgic.backlog`).
+    at most as much work as one guest access may do: `backlog.STEPS` steps.
 
     A command counts as one step, plus one step for each LPI that the command changes. A command
     that changes many LPIs can need several guest accesses. The next command waits until the work of
-    this command is done. The remaining commands are executed at the guest's next accesses, and by a
-    timer every `backlog.SLICE_NS` ns of guest time.
+    this command is done. The guest's next accesses, and a timer after `backlog.SLICE_NS` ns of
+    virtual time, execute the remaining commands.
     """
     base, size = its.cbaser & arch.CBASER_ADDRESS, arch.queue_size(its.cbaser)
     backlog = its.dist.backlog

@@ -183,8 +183,9 @@ class Its:
         self._release(gone.values())
 
     def _release(self, devices: Iterable[Device]) -> None:
-        """Release the LPIs of the events of devices that are unmapped already. If there are many
-        LPIs, later guest accesses finish this work (`armvirt.hyp.vgic.backlog`)."""
+        """Release the LPIs of all events of ``devices``. The caller has already removed these
+        devices from the ITS. If there are many LPIs, later guest accesses finish this work
+        (`armvirt.hyp.vgic.backlog`)."""
         intids = [event.lpi.intid for device in devices for event in device.events.values()]
         self.events -= len(intids)
         self.dist.backlog.add(RELEASE, None, intids)
@@ -230,7 +231,7 @@ class Its:
             del self.collections[icid]
 
     def free_collections(self) -> None:
-        """Unmap all collections. The function walks only once over all events of the ITS."""
+        """Unmap all collections, in a single walk over all events of the ITS."""
         self.dist.backlog.spend(self.events + len(self.devices) + len(self.collections))
         events = [event for device in self.devices.values() for event in device.events.values()]
         moving = dict.fromkeys(

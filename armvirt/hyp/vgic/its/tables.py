@@ -2,8 +2,8 @@
 table entries, and saves and restores the mappings of devices, events and collections.
 
 When MAPD unmaps a device or DISCARD unmaps an event, the ITS writes an invalid entry into the
-table. Therefore a restore does not find an entry of an earlier save. The ITS writes all other
-entries only at a save.
+table. This entry replaces the entry that an earlier save may have written, so a restore does not
+map the device or the event. All other entries are written at a save.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from armvirt.hyp.vgic.vm_interface import fetch_entry, store
 _IDS = 1 << arch.ID_BITS
 Restore = Callable[[int, int], int]
 """A function that restores one table entry. The arguments are an id (DeviceID or EventID) and its
-table entry. The result is the distance to the next id that has an entry, 0 after the last id."""
+table entry. The result is the distance to the id whose entry is restored next: 1 after an invalid
+entry, 0 after the last entry."""
 
 
 def entry_address(its: Its, table: int, number: int) -> int | None:
@@ -173,9 +174,10 @@ def _restore_collections(its: Its) -> None:
 
 
 def _scan(its: Its, base: int, first: int, entries: int, restore_entry: Restore) -> bool:
-    """Walk over a table, and call ``restore_entry`` for each entry (kvm scan_its_table).
-    ``restore_entry`` returns the distance to the next entry. Return True if the walk found the last
-    entry (distance 0), False if the walk reached the end of the table."""
+    """Walk over the ``entries`` table entries at address ``base`` (kvm scan_its_table). ``first``
+    is the id of the first entry. The walk calls ``restore_entry`` for an entry, and then skips to
+    the entry at the returned distance. Return True if the distance is 0 (last entry), False if the
+    walk reaches the end of the table."""
     index = 0
     while index < entries:
         offset = restore_entry(first + index, _read(its, base + index * arch.ENTRY_SIZE))

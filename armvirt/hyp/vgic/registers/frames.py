@@ -25,8 +25,8 @@ def distributor_map(model: int) -> RegisterMap:
 
 class Frame(Protocol):
     """A register frame. ``vcpu_id`` is the vCPU that accesses the frame. Offsets and sizes are in
-    bytes. No access causes an external abort: a wrong read returns 0, and a wrong write is
-    ignored."""
+    bytes. No access causes an external abort. If no register is at the offset, or if the size or
+    the alignment of the access is wrong, a read returns 0 and a write is ignored."""
 
     name: str
 

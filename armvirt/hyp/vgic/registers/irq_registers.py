@@ -162,7 +162,8 @@ def _set_config(dist: Distributor, irq: VgicIrq, value: int) -> None:
 
 def irq_banks(prefix: str, suffix: str) -> list[IrqBank]:
     """The register arrays that both GICD and GICR have, with a field for each INTID. ``prefix`` and
-    ``suffix`` make the name of an array: ``{prefix}_IGROUPR{suffix}`` is for example GICR_IGROUPR0.
+    ``suffix`` are parts of the name of an array. For example, "GICR" and "0" make the name
+    GICR_IGROUPR0.
 
     The set register and the clear register of the enable, pending or active state read the same
     value. User space clears pending state by a restore of ISPENDR, as in KVM, so ICPENDR is RAZ/WI

@@ -72,8 +72,8 @@ def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
 
 def _restore_group(dist: Distributor, irq: VgicIrq, value: int) -> None:
     """Restore the group of an interrupt. The write is ignored if user space has not written
-    GICD_IIDR before. In this case the value can come from an old KVM, whose GICD_IGROUPR read a
-    wrong value."""
+    GICD_IIDR before. Without the write of GICD_IIDR, the value can come from an old KVM, in which a
+    read of GICD_IGROUPR returned a wrong value."""
     if dist.v2_groups_user_writable:
         irq.group = value
         restored(irq)
@@ -121,9 +121,11 @@ def _single_cpu(dist: Distributor) -> bool:
 
 def _pending_banks(banks: dict[str, IrqBank]) -> Iterator[IrqBank]:
     """The arrays ISPENDR and ICPENDR. A guest's write to the bit of an SGI is ignored, because the
-    guest changes the pending state of an SGI with SPENDSGIR and CPENDSGIR (IHI 0048 4.3.7). User
-    space reads the same values as the guest. User space writes 1 to ISPENDR to set, and 1 to
-    ICPENDR to clear the pending state of any interrupt."""
+    guest changes the pending state of an SGI with SPENDSGIR and CPENDSGIR (IHI 0048 4.3.7).
+
+    User space reads the same values as the guest. User space can set and clear the pending state of
+    any interrupt: a 1 in ISPENDR sets the state, and a 1 in ICPENDR clears it.
+    """
     for name, restore in (
         ("GICD_ISPENDR", _restore_pending),
         ("GICD_ICPENDR", _restore_not_pending),
@@ -193,13 +195,13 @@ GICD_MAP = RegisterMap(bind(arch.GICV2_GICD_ROWS, GICD_BINDINGS), _banked)
 
 
 class CpuInterfaceFrame:
-    """The frame GICC. On hardware, stage 2 maps the frame GICV at the address of GICC, and an
-    access causes no exit.
+    """The frame GICC. In KVM, stage 2 maps the frame GICV at the address of GICC, so an access
+    causes no exit. The exception is GICV_DIR, which is in a page without a stage-2 mapping. A write
+    of GICV_DIR exits to KVM, so that KVM can deactivate an interrupt that is active on another
+    vCPU.
 
     Here each access exits, and the virtual CPU interface of the PE completes the access without a
-    fold or a flush. In KVM, GICV_DIR is in a separate page without a stage-2 mapping. Therefore
-    each write of GICV_DIR exits to KVM, and KVM can deactivate an interrupt that is active on
-    another vCPU. Here the vGIC handles a write of GICV_DIR only if ICH_HCR_EL2.TDIR is 1. The same
+    fold or a flush. The vGIC handles a write of GICV_DIR only if ICH_HCR_EL2.TDIR is 1. The same
     rule applies to a write of ICC_DIR_EL1.
     """
 

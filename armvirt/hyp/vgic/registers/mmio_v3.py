@@ -47,7 +47,8 @@ def _read_iidr(dist: Distributor, _: VgicCpu) -> int:
 
 def _restore_iidr(dist: Distributor, _: VgicCpu, value: int) -> None:
     """Restore GICD_IIDR.Revision. The revision may be older than the revision of a new vGIC.
-    KvmError EINVAL if the vGIC does not have this revision, or if another field differs."""
+    KvmError EINVAL if the vGIC does not have this revision, or if another field of the value
+    differs from GICD_IIDR of this vGIC."""
     revision = arch.iidr_revision(value)
     if value != arch.iidr(revision) or revision not in REVISIONS:
         raise KvmError("EINVAL", f"GICD_IIDR {value:#x} is not a revision of this vGIC")

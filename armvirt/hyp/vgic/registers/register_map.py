@@ -41,8 +41,8 @@ class Register(NamedTuple):
     the register is WI. User space writes with ``user_write``, or with ``write`` if ``user_write``
     is None.
 
-    If a guest writes one half of a register, ``stored`` returns the value of the other half. If
-    ``stored`` is None, ``read`` returns this value.
+    A write of one half of a register keeps the other half. The value of the other half comes from
+    ``stored``, or from ``read`` if ``stored`` is None.
     """
 
     name: str

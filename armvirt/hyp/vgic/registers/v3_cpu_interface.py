@@ -1,9 +1,9 @@
 """Save and restore of ICC_*_EL1, the GICv3 CPU interface registers (kvm/vgic/vgic-sys-reg-v3.c).
 
 The values come from ICH_VMCR_EL2 and the active-priority registers. User space gets the values in
-the format of ICC_*_EL1. The values do not depend on whether the vCPU is loaded: priority bits that
-are not implemented are zero, and binary points are at least the minimum. (Before the vCPU is loaded
-for the first time, KVM returns the fields without these corrections.)
+the format of ICC_*_EL1. In these values, priority bits that are not implemented are zero, and
+binary points are at least the minimum. It does not matter whether the vCPU is loaded or has ever
+been loaded. (KVM makes these two corrections only after the first load of the vCPU.)
 """
 
 from __future__ import annotations
