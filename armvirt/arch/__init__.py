@@ -1,2 +1,2 @@
-"""The architecture as data: registers, encodings, syndromes, GIC register maps. Of armvirt this
-package imports only `armvirt.records`."""
+"""The architecture as data: registers, encodings, syndromes, GIC register maps. The only other
+module of armvirt that this package imports is `armvirt.records`."""

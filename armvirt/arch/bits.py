@@ -40,8 +40,8 @@ class Field(NamedTuple):
         return (value & self.mask) >> self.low
 
     def put(self, value: int, field: int) -> int:
-        """Return the register value ``value`` with ``field`` as the new value of this field. Bits
-        of ``field`` that do not fit are dropped."""
+        """Return ``value`` with this field set to ``field``. Bits of ``field`` that do not fit are
+        dropped."""
         return value & ~self.mask | field << self.low & self.mask
 
 

@@ -51,13 +51,13 @@ GITS_ATTRIBUTES = (59, 10, 53)
 
 
 def sanitise(value: int, attributes: tuple[int, int, int]) -> int:
-    """Return the value that a register with a table address stores after a write of ``value`` (KVM:
-    vgic_sanitise_*).
+    """Return the value that is stored when a guest writes ``value`` to a register with a table
+    address (KVM: vgic_sanitise_*).
 
     Memory attributes that are not supported are replaced. Outer Shareable becomes Inner Shareable.
-    Inner Device and inner Non-cacheable become Write-back. The outer cacheability becomes "same as
-    inner", unless it is Non-cacheable. ``attributes`` has the position of the lowest bit of each of
-    the fields InnerCache, Shareability and OuterCache.
+    Inner Device and inner Non-cacheable become Write-back. Each outer cacheability other than
+    Non-cacheable becomes "same as inner". ``attributes`` has three bit positions: the lowest bit of
+    the field InnerCache, of Shareability, and of OuterCache.
     """
     inner, share, outer = attributes
     if value >> share & 3 == OUTER_SHAREABLE:

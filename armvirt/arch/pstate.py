@@ -105,8 +105,9 @@ def entry_pstate(pstate: int, span: bool = True) -> int:
     """Return PSTATE after an exception to EL1 (DDI 0487 D1.4.1, AArch64.TakeException). ``pstate``
     is PSTATE before the exception.
 
-    N, Z, C, V and PAN keep their values. PAN is also set if ``span`` (SCTLR_EL1.SPAN) is False; use
-    this only for a CPU with FEAT_PAN. D, A, I and F are set; SS, IL and UAO are cleared.
+    N, Z, C and V keep their values. D, A, I and F are set. SS, IL and UAO are cleared. PAN is set
+    if ``span`` (SCTLR_EL1.SPAN) is False, and otherwise keeps its value. ``span`` may be False only
+    for a CPU with FEAT_PAN.
     """
     kept = pstate & (PSTATE_NZCV | PSTATE_PAN)
     return kept | PSTATE_EL1_ENTRY | (0 if span else PSTATE_PAN)

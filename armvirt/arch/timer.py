@@ -51,10 +51,10 @@ class Ctl(IntFlag):
 class CntHctl(IntFlag):
     """CNTHCTL_EL2 with HCR_EL2.E2H = 0.
 
-    EL1PCTEN = 0 traps accesses to the physical counter, and EL1PCEN = 0 to the physical timer.
-    EL1TVCT = 1 traps accesses to the virtual counter, and EL1TVT = 1 to the virtual timer. With E2H
-    = 1, EL1PCTEN and EL1PCEN are ten bits higher (`EL1_ENABLES_E2H_SHIFT`). ECV, EL1TVT, EL1TVCT
-    and EVNTIS need FEAT_ECV.
+    EL1PCTEN = 0 traps accesses to the physical counter. EL1PCEN = 0 traps accesses to the physical
+    timer. EL1TVCT = 1 traps accesses to the virtual counter. EL1TVT = 1 traps accesses to the
+    virtual timer. With E2H = 1, EL1PCTEN and EL1PCEN are ten bits higher (`EL1_ENABLES_E2H_SHIFT`).
+    ECV, EL1TVT, EL1TVCT and EVNTIS need FEAT_ECV.
     """
 
     EL1PCTEN = field("CNTHCTL_EL2.EL1PCTEN")

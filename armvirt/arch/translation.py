@@ -69,8 +69,9 @@ LARGE = Geometry(40, 1, 2)
 
 
 def geometry(top: int) -> Geometry:
-    """Return the geometry with the shortest walk whose IPA space contains all addresses below
-    ``top``. Raises ValueError if ``top`` needs more than 40 bits."""
+    """Return a geometry whose IPA space contains all addresses below ``top``. If several geometries
+    are possible, return the geometry with the shortest walk. Raises ValueError if ``top`` needs
+    more than 40 bits."""
     for candidate in (SMALL, LARGE):
         if top <= 1 << candidate.ipa_bits:
             return candidate

@@ -1,10 +1,12 @@
 """Virtual time, and the only queue of timed events.
 
-Time is in ns. Time advances while instructions execute, and `Clock.advance_to` skips idle time. An
-entry of the queue is (time, sequence, owner, kind): plain data, which can be saved. The owner is
-the name of the object that put the entry into the queue, for example a device. The kind is a text
-that distinguishes the entries of one owner. `Clock.register` sets the function (handler) that is
-called when an entry of an owner is due.
+Time is in ns. Time advances while instructions execute. `Clock.advance_to` skips idle time.
+
+An entry of the queue is (time, sequence, owner, kind). The sequence number orders entries with the
+same time. The owner is the name of the object that put the entry into the queue, for example a
+device. The kind is a text that distinguishes the entries of one owner. An entry is plain data, so
+the queue can be saved. `Clock.register` sets the handler of an owner. The handler is the function
+that is called when an entry of this owner is due.
 """
 
 from __future__ import annotations
@@ -28,11 +30,12 @@ STALE_LIMIT = 64
 
 
 class Clock:
-    """The clock of one host.
+    """The virtual clock of one emulated host.
 
-    While a vCPU runs, ``progress()`` returns the ns that have passed since the time ``base``;
-    otherwise ``progress`` is None. ``now`` never decreases. ``on_earlier`` is called when a new
-    entry becomes the first of the queue, so that a running vCPU can stop sooner.
+    While a vCPU runs, the time is ``base + progress()`` ns. While no vCPU runs, the time is
+    ``base`` ns, and ``progress`` is None. The time decreases only at `reset` and at `load`.
+    ``on_earlier`` is called when a new entry becomes the first of the queue. The PE of a running
+    vCPU then recomputes its deadline.
     """
 
     def __init__(self) -> None:
@@ -49,7 +52,7 @@ class Clock:
 
     @property
     def now(self) -> int:
-        """Virtual time in ns since the host was created."""
+        """Virtual time in ns since the emulated host was created."""
         return self.base + self.progress() if self.progress is not None else self.base
 
     def register(self, owner: str, handler: Handler) -> None:
@@ -73,10 +76,13 @@ class Clock:
             self.on_earlier()
 
     def skip(self, count: int) -> None:
-        """Advance the sequence number of the queue by ``count`` without a call of a handler. EL2
-        calls this after the engine has repeated ``count`` timer wake-ups without an entry to EL2
-        (`armvirt.hw.shadow`). The sequence number is then the same as if EL2 had handled these
-        wake-ups."""
+        """Add ``count`` to the sequence number of the queue. No handler is called.
+
+        The engine can repeat a timer wake-up of the guest without an entry to EL2
+        (`armvirt.hw.shadow`). At the next entry EL2 calls this method with the number of
+        repetitions. The sequence number is then the same as if EL2 had put one entry into the queue
+        for each repetition.
+        """
         self._sequence += count
 
     def cancel(self, owner: str, kind: str = "") -> None:
@@ -113,11 +119,11 @@ class Clock:
         heapq.heapify(self._queue)
 
     def run_due(self) -> int:
-        """Call the handlers of all entries that are due, in the order of (time, sequence). Returns
-        the number of these entries.
+        """Call the handler of each entry that is due, in the order of (time, sequence). An entry
+        that a handler adds is also handled if it is due. Returns the number of handled entries.
 
-        If a handler raises an exception, its own entry has been removed, and the other entries stay
-        in the queue.
+        If a handler raises an exception, the entry of this handler has already been removed. The
+        entries after it stay in the queue.
         """
         count = 0
         while (first := self._first()) is not None and first[0] <= self.now:
@@ -156,8 +162,8 @@ class Clock:
         """Restore the time and the queue from a dict that `state` returned. Call this only while no
         vCPU runs.
 
-        The dict has no handlers. Therefore each owner must call `register` before its first entry
-        is due; this may be before or after `load`.
+        The dict has no handlers. Therefore each owner must call `register`, either before or after
+        `load`, but before the first entry of this owner is due.
         """
         checked(state, "Clock", STATE_VERSION)
         entries = state["entries"]

@@ -1,5 +1,5 @@
-"""The context of a vCPU: one engine, and a queue of TLB and cache maintenance that other CPUs have
-broadcast."""
+"""The context of a vCPU: one engine (CPU emulator), and a queue of the TLB and cache maintenance
+that other CPUs have broadcast."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ GRANULE = 64
 class Context:
     """The registers and translations of one vCPU.
 
-    TLB and cache maintenance that other CPUs broadcast is queued here. It is done before the next
-    instruction of this context. Only one context runs at a time, so a guest cannot detect the
-    delay.
+    The context queues the TLB and cache maintenance that other CPUs broadcast. It does the queued
+    maintenance before its next instruction. Only one context runs at a time, so a guest cannot
+    detect the delay.
     """
 
     def __init__(self, engine: Engine, domain: ShareableDomain) -> None:
@@ -151,9 +151,10 @@ class Context:
         self.engine.write_system(encoding, value)
 
     def reset(self, pc: int, x0: int, pstate: int, system: Mapping[str, int]) -> None:
-        """Reset the vCPU's registers. ``pc``, ``x0``, ``pstate`` and the system registers (by name)
-        get the values of the arguments, and all other registers become 0. The exclusive monitor is
-        then in the open state. The instruction count and the event register keep their values."""
+        """Reset the vCPU's registers. PC, X0 and PSTATE get the values of ``pc``, ``x0`` and
+        ``pstate``. ``system`` has the value of each system register by name. All other registers
+        become 0, and the exclusive monitor is then in the open state. The instruction count and the
+        event register keep their values."""
         saved = self.engine.save()
         saved.update(
             x=[x0] + [0] * 30, q=[0] * 32, sp=0, sp_el0=0, sp_el1=0, pc=pc, pstate=pstate,
@@ -168,7 +169,8 @@ class Context:
 
     def answer(self, value: int) -> int:
         """Complete the trapped instruction: write ``value`` to the destination register that the
-        syndrome names, and advance the PC. Returns the `Action` for the engine."""
+        syndrome names, and advance the PC. Returns the `Action` bits that the handler of the exit
+        must return to the engine."""
         self.engine.state.rt_value = value
         return Action.WRITE_RT | Action.ADVANCE
 
@@ -179,7 +181,7 @@ class Context:
 
     def answer_call(self, results: Sequence[int]) -> int:
         """Complete an HVC or SMC: write the four values of ``results`` to X0 to X3. Returns the
-        `Action` for the engine."""
+        `Action` bits that the handler of the exit must return to the engine."""
         self.engine.state.arguments[:] = results
         return Action.WRITE_RESULTS
 
@@ -203,7 +205,7 @@ class Context:
     def inject(self, esr: int, far: int | None = None) -> int:
         """Make the guest take a synchronous exception to EL1 instead of completing the trapped
         instruction. ``far`` is None if the exception does not write FAR_EL1. Returns the `Action`
-        for the engine."""
+        bits that the handler of the exit must return to the engine."""
         state = self.engine.state
         state.enter_esr, state.enter_has_far, state.enter_far = esr, int(far is not None), far or 0
         return Action.ENTER
@@ -221,8 +223,8 @@ class Context:
         self.engine.state.event_register = int(value)
 
     def watch_wfe(self) -> None:
-        """Emulate the event register from now on: if the event register is clear, a WFE ends the
-        run."""
+        """Emulate the event register from now on. A WFE then ends the run if the event register is
+        clear. Before the first call of this method, a WFE acts as a NOP."""
         self.engine.watch_wfe()
 
     @property
@@ -251,17 +253,19 @@ class Context:
         return self.engine.state.event_cleared
 
     def clear_exclusive(self) -> None:
-        """Set the exclusive monitor to the open state. EL2 does this when it loads another vCPU. If
-        the monitor was in the exclusive state, this sets the event register (DDI 0487 B2.17.2,
-        D1.6.1)."""
+        """Set the exclusive monitor to the open state. EL2 calls this method, for example, when the
+        PE switches to another vCPU. If the monitor was in the exclusive state, this method sets the
+        event register (DDI 0487 B2.17.2, D1.6.1)."""
         if self.engine.clear_exclusive():
             self.engine.state.event_register = 1
 
     def watch_line(self) -> bool:
-        """Save the content of the reservation granule that the exclusive monitor marks.
-        `line_changed` later compares the content, because Unicorn's monitor does not detect stores
-        by other CPUs. Returns False if the monitor is in the open state or the address is not
-        mapped."""
+        """Save the content of the reservation granule that the exclusive monitor marks. Unicorn's
+        monitor does not detect stores by other CPUs. `line_changed` detects such a store, because
+        it compares the granule with the saved content.
+
+        Returns False if the monitor is in the open state or the address is not mapped.
+        """
         address = self.engine.exclusive[0]
         pa = None if address == NO_MONITOR else self.engine.translate(address)
         line = None if pa is None else pa & -GRANULE
@@ -273,13 +277,13 @@ class Context:
 
     @property
     def watches(self) -> bool:
-        """Whether the PE waits for a store to the reservation granule that its exclusive monitor
-        marks."""
+        """Whether the PE is in WFE and a store to the reservation granule of its exclusive monitor
+        would wake it."""
         return self._line is not None
 
     def line_changed(self) -> bool:
-        """Return whether the content of the reservation granule has changed since `watch_line`
-        saved it. False if no content is saved."""
+        """Return whether the content of the reservation granule differs from the content that
+        `watch_line` saved. False if no content is saved."""
         return (
             self._line is not None
             and self.engine.read_physical(self._line[0], GRANULE) != self._line[1]
@@ -301,8 +305,8 @@ class Context:
 
     @property
     def skipped(self) -> int:
-        """The number of instructions of polled waits that were skipped. The number `insns` includes
-        them."""
+        """The number of instructions of polled waits that were skipped. A polled wait is a loop
+        that only polls a counter, a timer or RAM. `insns` includes the skipped instructions."""
         return self.engine.state.skipped
 
     def program(self, encoding: int, value: int) -> None:
@@ -321,8 +325,8 @@ class Context:
     # -- memory and control --
 
     def map_memory(self, address: int, size: int, host: int) -> None:
-        """Map ``size`` bytes of host memory at the guest's physical address ``address``. ``host``
-        is the host address of the memory."""
+        """Map memory of the armvirt process into the guest. ``address`` is the guest's physical
+        address, ``size`` is in bytes, and ``host`` is the address of the memory in the process."""
         self.engine.map_memory(address, size, host)
 
     def unmap_memory(self, address: int, size: int) -> None:
@@ -334,15 +338,16 @@ class Context:
         self.engine.state.stop = 1
 
     def stop_at(self, address: int, on_stop: Callable[[], None]) -> Callable[[], None]:
-        """Stop before the instruction at the virtual address ``address`` and call ``on_stop``.
-        Returns a function that removes the stop."""
+        """Add a breakpoint: before the instruction at the virtual address ``address``, ``on_stop``
+        is called and the run ends. Returns a function that removes the breakpoint."""
         from armvirt.hw.engine.breakpoint import PcStop
 
         return PcStop(self.engine, address, on_stop).remove
 
     def stop_in(self, addresses: range, on_stop: Callable[[], None]) -> Callable[[], None]:
-        """Stop when the guest enters a range of whole pages from outside, and call ``on_stop``.
-        Returns a function that removes the stop."""
+        """Add a breakpoint for a range of whole pages. When the guest enters the range from
+        outside, ``on_stop`` is called and the run ends. Returns a function that removes the
+        breakpoint."""
         from armvirt.hw.engine.breakpoint import RangeStop
 
         return RangeStop(self.engine, addresses, on_stop).remove
@@ -407,10 +412,12 @@ class Context:
 class ShareableDomain:
     """The Inner Shareable domain of a VM: the contexts that receive broadcast maintenance and SEV.
 
-    Each VM has its own domain. A TLBI at EL1 applies to its VMID only, and an engine has the
-    physical memory of one VM, so other VMs need no invalidation. A local TLBI applies to one
-    context only: vCPUs that share a PE have separate TLBs here. Therefore KVM's TLB flush is not
-    needed when a PE changes its vCPU. HCR_EL2.FB is not needed for the same reason.
+    Each VM has its own domain. A TLBI at EL1 applies to the current VMID only, and each engine has
+    the memory of only one VM. Therefore other VMs need no invalidation.
+
+    A local TLBI (not broadcast) applies to one context only, because vCPUs that share a PE have
+    separate TLBs in armvirt. Therefore two measures of KVM are not needed: HCR_EL2.FB, and the TLB
+    flush when a PE changes its vCPU.
     """
 
     def __init__(self, factory: EngineFactory) -> None:
@@ -443,14 +450,14 @@ class ShareableDomain:
 
     def code_written(self, address: int, size: int) -> None:
         """Invalidate the translated code of a physical range that a device, the hypervisor or a
-        debugger has written. For stores by a guest the engine does this itself."""
+        debugger has written. The engine itself invalidates the code that a guest overwrites."""
         for context in self.contexts:
             context.queue_code(address, size)
 
     def memory_written(self, address: int, size: int) -> None:
-        """Handle a write to a physical range by a device, the hypervisor or a debugger: send an
-        event to each PE that waits for a store to the reservation granule of its exclusive monitor,
-        if the write overlaps this granule."""
+        """Handle a write of ``size`` bytes at the physical address ``address`` by a device, the
+        hypervisor or a debugger. If the written range overlaps the reservation granule that a PE in
+        WFE has marked, send an event to this PE."""
         for context in self.contexts:
             if context.line_written(address, size):
                 context.set_event()

@@ -17,10 +17,13 @@ __all__ = ["EXIT_OFFSET", "Action", "ExitKind", "SyncExit", "exit_fields", "new_
 class ExitKind(Enum):
     """The reason for which `Pe.run` returned.
 
-    IRQ: a physical interrupt is signalled to EL2. BUDGET: the deadline was reached. WFE: the guest
-    executed WFE with the event register clear. YIELD: the guest executed YIELD at or after
-    ``yield_at`` of `Pe.run`. STOPPED: a stop was requested. SPIN: the guest executes a branch to
-    itself. VECTOR_LOOP: the exception vectors of the guest fault again and again.
+    * IRQ: a physical interrupt is signalled to EL2.
+    * BUDGET: the deadline was reached.
+    * WFE: the guest executed WFE while the event register was clear.
+    * YIELD: the guest executed YIELD at the virtual time ``yield_at`` of `Pe.run` or later.
+    * STOPPED: a stop was requested.
+    * SPIN: the guest executes a branch to itself.
+    * VECTOR_LOOP: the exception vectors of the guest fault again and again.
     """
 
     IRQ = "irq"

@@ -1,9 +1,9 @@
 """The physical GIC that EL2 uses: the private interrupts of each CPU.
 
-The host has no devices, so its GIC has only PPIs (timers, maintenance) and the SGIs with which the
-hypervisor kicks another CPU. The inputs are level-sensitive. An acknowledged interrupt stays active
-until EL2 deactivates it, or until a guest deactivates it through a list register with HW = 1 (IHI
-0069 4.1, 6.3).
+The emulated host has no devices. Therefore its GIC has only PPIs (timers, maintenance) and the SGIs
+with which the hypervisor kicks another CPU. The inputs are level-sensitive. An acknowledged
+interrupt stays active until EL2 deactivates it, or until a guest deactivates it through a list
+register with HW = 1 (IHI 0069 4.1, 6.3).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class _CpuState:
 class PhysicalGic:
     """The interrupt state of ``cpus`` physical CPUs, for INTIDs 0 to 31.
 
-    ``irq_requests[cpu]`` is the result of `deliverable`, for code that must avoid a call. If
-    ``on_change`` is set, ``on_change(cpu)`` is called when this result changes. Each method that
-    changes the state of a CPU sets ``changed[cpu]``; `armvirt.hw.shadow` clears the flag when it
-    copies the state.
+    ``irq_requests[cpu]`` is the value that `deliverable` returns for this CPU. Time-critical code
+    reads the list directly. If ``on_change`` is set, ``on_change(cpu)`` is called when
+    ``irq_requests[cpu]`` changes. Each method that changes the state of a CPU sets
+    ``changed[cpu]``; `armvirt.hw.shadow` clears the flag when it copies the state.
     """
 
     def __init__(self, cpus: int) -> None:
@@ -109,7 +109,7 @@ class PhysicalGic:
         return intid
 
     def deactivate(self, cpu: int, intid: int) -> None:
-        """Deactivate an interrupt. EL2 does this by a write of ICC_DIR_EL1, and a guest does this
+        """Deactivate an interrupt. EL2 causes this by a write of ICC_DIR_EL1. A guest causes this
         when it deactivates a list register with HW = 1."""
         if 0 <= intid < NR_PRIVATE:
             self.set_active(cpu, intid, False)
@@ -140,7 +140,8 @@ class PhysicalGic:
         return bool(self._cpus[cpu].enabled >> intid & 1)
 
     def is_pending(self, cpu: int, intid: int) -> bool:
-        """Return whether the line is high, or an SGI has been sent and not yet acknowledged."""
+        """Return whether an interrupt is pending. A PPI is pending while its line is high. An SGI
+        is pending from `send_sgi` until it is acknowledged."""
         state = self._cpus[cpu]
         return bool((state.line | state.latch) >> intid & 1)
 

@@ -104,10 +104,11 @@ def _highest_pending(vif: VirtualCpuInterface, aliased: bool) -> int:
 
 def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
     """Write GICV_EOIR, or GICV_AEOIR if ``aliased`` is True. The write drops the priority. With
-    EOImode 0 it also deactivates the interrupt for which the read of IAR returned ``value``.
+    EOImode 0 the write also deactivates an interrupt: the interrupt for which a read of IAR
+    returned ``value``.
 
     If a guest ends a group 1 interrupt through GICV_EOIR while AckCtl is 0, the result is
-    UNPREDICTABLE (IHI 0048 4.4.5); here, as in QEMU, AckCtl has no effect on the write. A write of
+    UNPREDICTABLE (IHI 0048 4.4.5). Here AckCtl has no effect on the write, as in QEMU. A write of
     GICV_AEOIR for a group 0 interrupt is ignored (IHI 0069, GICV_AEOIR).
     """
     intid = value & GICC_ID_BITS
@@ -126,10 +127,10 @@ def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
 
 def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> None:
     """Deactivate the interrupt in list register ``index``. If ``index`` is -1, no list register has
-    the interrupt; then EOIcount is incremented if ``counts`` is True.
+    the interrupt. In this case increment EOIcount if ``counts`` is True.
 
-    An end of interrupt that clears no active priority does not increment EOIcount (IHI 0048 5.3.2,
-    GICH_HCR.EOICount).
+    ``counts`` is False for an end of interrupt that clears no active priority, because such a write
+    does not increment EOIcount (IHI 0048 5.3.2, GICH_HCR.EOICount).
     """
     if index >= 0:
         vif.deactivate_lr(index)

@@ -153,8 +153,8 @@ class VirtualCpuInterface:
         """Write ICH_HCR_EL2 and the list registers for EL2. ``list_registers`` has the values of
         ICH_LR0_EL2 and the following list registers. The remaining list registers become 0.
 
-        ``waiting`` is not a register of an Arm CPU. Bit n is 1 if EL2 has physical interrupt n for
-        the guest but no list register for this interrupt; see `waits`.
+        ``waiting`` is not a register of an Arm CPU. EL2 sets bit n if physical interrupt n is
+        pending for the guest but is in no list register; see `waits`.
         """
         self.hcr, self.waiting = hcr & arch.ICH_HCR_WRITABLE, waiting
         hw, software = self._lr_hw, self._lr_software
@@ -163,8 +163,8 @@ class VirtualCpuInterface:
         self.update()
 
     def restore(self, vmcr: int, ap0r: Sequence[int], ap1r: Sequence[int]) -> None:
-        """Write ICH_VMCR_EL2 and the active-priority registers for EL2, which does this when it
-        loads a vCPU."""
+        """Write ICH_VMCR_EL2 and the active-priority registers. EL2 calls this method when it loads
+        a vCPU."""
         self._set_vmcr(vmcr)
         self.ap0r[:] = ap0r[: len(self.ap0r)]
         self.ap1r[:] = ap1r[: len(self.ap1r)]
@@ -183,15 +183,15 @@ class VirtualCpuInterface:
         self.update()
 
     def end(self, index: int) -> None:
-        """Make list register ``index`` inactive. This is its state after the guest's end of
-        interrupt."""
+        """Set the state of list register ``index`` to inactive, as the guest's end of interrupt
+        does. The physical interrupt does not change."""
         self.lr[index] &= ~LR_STATE
         self.update()
 
     def waits(self, pintid: int) -> bool:
-        """Return whether physical interrupt ``pintid`` is waiting for the guest. This means that
-        the interrupt is pending in a list register, or that EL2 has it without a list register
-        (``waiting`` of `program`)."""
+        """Return whether physical interrupt ``pintid`` is pending for the guest. The interrupt is
+        pending in a list register, or it is in no list register and EL2 has set its bit in
+        ``waiting`` of `program`."""
         if self.waiting >> pintid & 1:
             return True
         wanted = LR_HW | LR_PENDING | pintid << LR_PINTID_SHIFT
@@ -331,10 +331,11 @@ class VirtualCpuInterface:
         signalled. Its priority must be higher than VPMR, and its group priority higher than the
         running priority.
 
-        The running priority is also reduced to the bits of the group priority (QEMU does the same
-        in icv_hppi_can_preempt). KVM's emulation reduces only the priority of the pending
-        interrupt. Therefore KVM differs if the guest raises the binary point while an interrupt is
-        active: a pending interrupt of the same priority can then preempt the active interrupt.
+        For the second comparison, both priorities are reduced to the bits of the group priority.
+        QEMU does the same in icv_hppi_can_preempt. KVM's emulation reduces only the priority of the
+        pending interrupt. The results differ if the guest raises the binary point while an
+        interrupt is active. With KVM, a pending interrupt of the same priority can then preempt the
+        active interrupt.
         """
         lr = self.lr[index]
         priority = lr >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK
@@ -372,15 +373,17 @@ class VirtualCpuInterface:
         self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool
     ) -> IccOutcome:
         """Execute an MRS or MSR of a GIC CPU interface register at exception level ``el``. ``imo``
-        and ``fmo`` are HCR_EL2.IMO and HCR_EL2.FMO.
+        is HCR_EL2.IMO, and ``fmo`` is HCR_EL2.FMO.
 
-        An access is UNDEFINED at EL0. An access is also UNDEFINED if the register is unknown or is
-        a register of EL2 or EL3, and for an MSR of a read-only or an MRS of a write-only register.
-        With SRE = 0 all accesses are UNDEFINED. (Hardware would trap an access to ICC_SRE_EL1,
-        because ICC_SRE_EL2.Enable is 0. KVM then injects an UNDEFINED exception into a guest
-        without a GICv3, in access_gic_sre.) Without IMO and FMO hardware would access the physical
-        interface. The hypervisor never gives the physical interface to a guest, so this access is
-        UNDEFINED here.
+        The access is UNDEFINED in each of these cases:
+
+        * The access is at EL0.
+        * The register is unknown, or is a register of EL2 or EL3.
+        * The access is an MSR of a read-only register or an MRS of a write-only register.
+        * SRE is 0. (Hardware would trap an access to ICC_SRE_EL1, because ICC_SRE_EL2.Enable is 0.
+          KVM then injects an UNDEFINED exception into a guest without a GICv3, in access_gic_sre.)
+        * Neither IMO nor FMO makes the access virtual. Hardware would access the physical
+          interface, which the hypervisor never gives to a guest.
         """
         row = _ICC.get(encoding)
         if row is None or el == 0 or not self.sre:
@@ -454,11 +457,11 @@ class VirtualCpuInterface:
         """VirtualWriteEOIR (IHI 0069 12.2.10): drop the priority. With EOImode 0 also deactivate
         the interrupt.
 
-        The priority drops for every INTID that the interface can have (VirtualIdentifierValid); a
-        write of any other INTID is ignored. If no priority was active, the write has no other
-        effect. The architecture does not define whether EOIcount is incremented in this case
-        (CONSTRAINED UNPREDICTABLE, ICH_HCR_EL2.EOIcount). EOIcount is not incremented here: with a
-        higher EOIcount, the hypervisor would deactivate an interrupt that the guest did not end.
+        The priority drops for every INTID that the interface can have (VirtualIdentifierValid). A
+        write of any other INTID is ignored. If no priority was active, the write has no effect. In
+        this case the architecture permits EOIcount to be incremented or not (CONSTRAINED
+        UNPREDICTABLE, ICH_HCR_EL2.EOIcount). Here EOIcount is not incremented, because the
+        hypervisor would then deactivate an interrupt that the guest did not end.
         """
         intid = value & INTID_MASK
         if FIRST_SPECIAL <= intid <= LAST_SPECIAL or intid > VINTID_MASK:
@@ -473,9 +476,9 @@ class VirtualCpuInterface:
     def _end(self, intid: int, group: int, dropped: int) -> None:
         """Deactivate interrupt ``intid`` after a write of EOIR, if its list register has the group
         ``group`` and the group priority ``dropped``. If no list register has the interrupt,
-        increment EOIcount; this does not apply to LPIs.
+        increment EOIcount. EOIcount is not incremented for an LPI.
 
-        `_write_eoir` calls this function if EOImode is 0. For an LPI it calls the function in both
+        `_write_eoir` calls this method if EOImode is 0. For an LPI it calls this method in both
         modes, because a guest does not deactivate an LPI separately.
         """
         index = self.find_active(intid)
@@ -655,8 +658,9 @@ _EITHER = _FMO | _IMO
 
 class _IccRow(NamedTuple):
     """The behaviour of one ICC_*_EL1 register. ``routed`` has the bits of HCR_EL2 (FMO, IMO) that
-    make an access virtual. ``traps`` has the bits of ICH_HCR_EL2 that trap an access to EL2.
-    ``read`` or ``write`` is None if the register is write-only or read-only."""
+    make an access virtual; one set bit is sufficient. ``traps`` has the bits of ICH_HCR_EL2 that
+    trap an access to EL2. ``read`` is None if the register is write-only. ``write`` is None if the
+    register is read-only."""
 
     name: str
     routed: int
@@ -668,8 +672,8 @@ class _IccRow(NamedTuple):
 
 
 def _nothing(vif: VirtualCpuInterface, value: int) -> None:
-    """Ignore a write of a register. Either all writable bits of the register are RAO/WI, or every
-    access traps to EL2 before this function could be called."""
+    """Ignore a write of a register. For ICC_SRE_EL1 all writable bits are RAO/WI. For the SGI
+    registers this function is never called, because every access traps to EL2."""
 
 
 def _common_rows() -> list[_IccRow]:

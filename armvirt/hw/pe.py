@@ -87,8 +87,9 @@ class Pe:
 
     ``run`` executes the bound context until a deadline, until a physical interrupt is signalled to
     EL2, or until the handler of synchronous exits returns STOP. Times are ns of virtual time.
-    ``ecv`` and ``wfxt`` are True if the guest has FEAT_ECV and FEAT_WFxT. The CPU model lacks these
-    features, so the PE implements them. ``config.cntpoff`` (FEAT_ECV_POFF) is for EL2 only.
+    ``ecv`` is True if the guest has FEAT_ECV, and ``wfxt`` is True if the guest has FEAT_WFxT. The
+    CPU model lacks these features, so the PE implements them. If ``config.cntpoff`` is True, EL2
+    can use FEAT_ECV_POFF, even if the guest does not have FEAT_ECV.
     """
 
     def __init__(
@@ -205,8 +206,9 @@ class Pe:
     # -- running --
 
     def run(self, until: int, on_exit: OnExit, yield_at: int = NEVER) -> ExitKind:
-        """Run the bound context until ``until`` ns, or until a YIELD at ``yield_at`` ns or later.
-        Returns the reason for which the run ended.
+        """Run the bound context until the virtual time ``until`` in ns, or until an earlier event
+        ends the run (`ExitKind`). A YIELD ends the run only at the virtual time ``yield_at`` or
+        later. Returns the reason for which the run ended.
 
         Each synchronous exit is passed to ``on_exit``, which returns bits of `Action`. `run` itself
         does not return for a synchronous exit, unless ``on_exit`` returns STOP.
@@ -248,8 +250,9 @@ class Pe:
             self.shadow.permit(Repeatable.TICK, on_repeats)
 
     def repeat_sgi(self, value: int, on_repeats: OnRepeats) -> None:
-        """Permit the engine to handle the next writes of ``value`` to ICC_SGI1R_EL1 without an entry
-        to EL2 (`ShadowRegisters.permit`). This has no effect while a trace sink is attached."""
+        """Permit the engine to handle the next writes of ``value`` to ICC_SGI1R_EL1 without an
+        entry to EL2. Each of these writes sends an SGI from the vCPU to itself
+        (`ShadowRegisters.permit`). This has no effect while a trace sink is attached."""
         if not self.bus.active:
             self.shadow.permit(Repeatable.SGI, on_repeats, value)
 
@@ -276,9 +279,9 @@ class Pe:
         return ExitKind.STOPPED
 
     def next_event(self, until: int) -> int:
-        """The ns of the next event that happens even if the guest executes no instruction: a clock
-        entry is due, or a timer line rises. The result is ``until`` if no event comes before
-        ``until``."""
+        """The virtual time in ns of the next event that happens even if the guest executes no
+        instruction. Such an event is a clock entry that is due, or the rise of a timer line. The
+        result is ``until`` if no event comes before the virtual time ``until``."""
         for when in (self.clock.deadline(), self.timer.deadline()):
             if when is not None and when < until:
                 until = when
@@ -343,14 +346,14 @@ class Pe:
             self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
-        """Set the PPI of a comparator whose line has changed. When the level falls, the interrupt
-        is no longer pending from this instruction on (IHI 0069 4.1.2).
+        """Set the PPI of the comparator ``name`` to the new level of its line. When the level
+        falls, the PPI is not pending from the present instruction on (IHI 0069 4.1.2).
 
         A list register does not follow the line of its physical interrupt. On hardware the list
-        register stays pending after the line has fallen, so the guest still gets the interrupt up
-        to the next exit. Here the falling edge causes an exit if the guest has not taken the
-        interrupt yet (`VirtualCpuInterface.waits`). This exit happens whether or not the interrupt
-        is in a list register.
+        register stays pending after the line has fallen, so the guest can still take the interrupt
+        until the next exit. Here the fall of the line itself causes an exit, if the guest has not
+        taken the interrupt yet (`VirtualCpuInterface.waits`). This exit also happens if the
+        interrupt is in no list register.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
         self.set_ppi(intid, level)
@@ -450,8 +453,9 @@ class Pe:
         return self.context.answer(self.timer.read(encoding))
 
     def _wait_with_timeout(self, kind: WfxKind) -> int:
-        """Emulate a WFET or WFIT (DDI 0487 C6.2), which traps like WFE and WFI. An instruction that
-        is not trapped completes at once; the architecture permits this."""
+        """Emulate a WFET or WFIT (DDI 0487 C6.2). The trap conditions are the conditions of WFE and
+        WFI. If the instruction does not trap, it completes at once; the architecture permits
+        this."""
         assert self.context is not None
         state, wfi = self.context.engine.state, kind is WfxKind.WFIT
         if not self.wfxt:
@@ -465,9 +469,9 @@ class Pe:
         return Action.ADVANCE
 
     def wait_for_event(self) -> int:
-        """Complete a trapped WFET like a WFE: clear the event register if it is set, otherwise
-        leave the engine after the instruction. EL2 calls this. Returns the `Action` for the
-        engine."""
+        """Complete a trapped WFET like a WFE. If the event register is set, clear it; otherwise
+        leave the engine after the instruction. EL2 calls this method at the trap. Returns the
+        `Action` bits for the engine."""
         assert self.context is not None
         if self.context.event_register:
             self.context.take_event(self.clock.now + self.ns_per_insn)

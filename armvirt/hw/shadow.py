@@ -1,12 +1,12 @@
 """Shadow copies of PE registers, which the native engine accesses without a call to Python.
 
-For each interrupt a guest reads IAR, writes EOIR, and writes a timer register once or twice. Each
-of these accesses is arithmetic on the registers of one PE, but would cost a call from the native
+At each interrupt a guest reads IAR, writes EOIR, and writes a timer register once or twice. Each of
+these accesses is arithmetic on the registers of one PE, but would cost a call from the native
 engine to Python. Therefore the engine's state has copies of these registers during a run: the list
-registers and active priorities, both comparators, the private interrupts of the PE. The engine
+registers and active priorities, both comparators, and the private interrupts of the PE. The engine
 changes the copies by the rules of `VirtualCpuInterface`, `GenericTimer` and `PhysicalGic` (shadow.h
-has these rules in C), and sets state.dirty. At each callback and at the end of a run, the copies
-are first written back.
+has these rules in C), and sets state.dirty. Changed copies are written back to the PE at the end of
+a run, and at the start of each callback that uses these registers.
 
 While a trace sink is attached, no register has a shadow copy, because each access is a trace event.
 The portable engine has no shadow registers.
@@ -68,41 +68,44 @@ class ShadowRegisters:
         self._state = self._shadow = None
 
     def start(self, accesses: int, own_virq: bool, own_vfiq: bool) -> None:
-        """Copy the registers at the start of a run. ``accesses`` (bits of `Shadowed`) are the
-        accesses that the engine may complete itself. ``own_virq`` and ``own_vfiq`` are HCR_EL2.VI
-        and HCR_EL2.VF."""
+        """Copy the registers to the engine at the start of a run. ``accesses`` (bits of `Shadowed`)
+        are the accesses that the engine may complete itself. ``own_virq`` is HCR_EL2.VI, and
+        ``own_vfiq`` is HCR_EL2.VF."""
         shadow = self._shadow
         if shadow is not None:
             shadow.accesses, shadow.own_virq, shadow.own_vfiq = accesses, own_virq, own_vfiq
             self.load()
 
     def set_limit(self, ns: int) -> None:
-        """End the run at ``ns`` of virtual time, or earlier when the next entry of the clock's
-        queue is due. The limit does not depend on the timer lines: the engine itself computes the
-        time at which a line rises."""
+        """End the run at the virtual time ``ns``, or at the time of the next entry of the clock's
+        queue if that is earlier. The engine itself computes the time at which a timer line rises,
+        so this limit does not include timer lines."""
         if self._shadow is not None:
             due = self.clock.deadline()
             self._shadow.event_ns = ns if due is None else min(due, ns)
 
     def permit(self, what: int, on_repeats: OnRepeats, value: int = 0) -> None:
         """Permit the engine to deliver the interrupt in list register 0 again without an entry to
-        EL2. The engine saves the present value of list register 0.
+        EL2. The engine saves the present value of list register 0. To deliver the interrupt again,
+        the engine writes the saved value to list register 0. ``what`` is a `Repeatable`.
 
-        If ``what`` is `Repeatable.TICK`, the interrupt is that of the virtual timer. If the guest
-        executes WFI, and the next event is the rise of the timer's line, the engine advances the
-        time to this event, writes the saved value to list register 0, and continues the guest. If
-        the guest ends the interrupt while the line is still high, the engine writes the saved value
-        to list register 0 at once.
+        If ``what`` is `Repeatable.TICK`, the interrupt is the interrupt of the virtual timer. The
+        engine delivers it again in two cases:
+
+        1. The guest executes WFI, and the next event is the rise of the timer's line. The engine
+           advances the time to this event, delivers the interrupt, and continues the guest.
+        2. The guest ends the interrupt while the line is still high. The engine delivers the
+           interrupt at once.
 
         If ``what`` is `Repeatable.SGI`, the interrupt is an SGI that the vCPU has sent to itself by
-        writing ``value`` to ICC_SGI1R_EL1. If the guest writes ``value`` again while all list
-        registers are inactive, the engine writes the saved value to list register 0.
+        a write of ``value`` to ICC_SGI1R_EL1. The engine delivers the SGI again if the guest writes
+        the same value while all list registers are inactive.
 
-        The permission ends at the end of the run, or at the next entry to EL2. If the engine has
-        delivered the interrupt, ``on_repeats(n)`` is called before any other code of EL2; n is the
-        number of wake-ups from WFI, or the number of SGIs. During this call, list register 0 has the
-        state after the guest's end of interrupt. After this call, the actual values of the shadow
-        registers are written back.
+        The permission ends at the next entry to EL2 or at the end of the run. If the engine has
+        delivered the interrupt again, ``on_repeats(n)`` is then called before any other code of
+        EL2. ``n`` is the number of repeated SGIs, or of repeated wake-ups from WFI (case 1, so
+        ``n`` can be 0). During this call, list register 0 is inactive, as after the guest's end of
+        interrupt. After this call, the shadow registers are written to the PE.
         """
         shadow, vif = self._shadow, self.vif
         if shadow is not None:
@@ -167,8 +170,8 @@ class ShadowRegisters:
             self._on_repeats(repeats)
 
     def _copy_back(self, state: EngineState) -> None:
-        """Copy the changed shadow registers to the PE. Then recompute the outputs, which is
-        necessary after every change of these registers."""
+        """Copy the changed shadow registers to the PE, and recompute the outputs that depend on
+        these registers."""
         shadow, vif, timer = state.shadow, self.vif, self.timer
         state.dirty = 0
         for n, comparator in enumerate((timer.vtimer, timer.ptimer)):

@@ -337,8 +337,8 @@ class GenericTimer:
         return bool(self.cntkctl & arch.EL0_ENABLES[encoding])
 
     def traps_to_el2(self, encoding: int) -> bool:
-        """Return whether CNTHCTL_EL2 traps an access to this register to EL2. The access is at EL1,
-        or at EL0 and permitted by CNTKCTL_EL1."""
+        """Return whether CNTHCTL_EL2 traps an access to this register to EL2. The caller has
+        already checked that CNTKCTL_EL1 permits an access at EL0."""
         if encoding in PHYSICAL_COUNTERS:
             return not self.controls & CNTHCTL_PCTEN
         if encoding in VIRTUAL_COUNTERS:

@@ -34,11 +34,13 @@ _DEFAULTS = HostConfig._field_defaults
 
 
 class EngineFactory:
-    """Creates the engines of one host. It loads libunicorn and calibrates it for a CPU model once.
+    """Creates the engines of one emulated host. The factory once loads libunicorn, and once finds
+    the offsets that the CPU model needs (`calibrate`).
 
-    ``kind`` is auto, native or portable. For auto the factory selects the native engine if its
-    library is built, otherwise the portable engine. If ``skip`` is True, the engines skip polled
-    waits (`armvirt.hw.engine.waits`).
+    ``kind`` is auto, native or portable. If ``kind`` is auto, the factory selects the native engine
+    if the native library is built, and the portable engine if not. If ``skip`` is True, the engines
+    skip polled waits, which are loops that only poll a counter, a timer or RAM
+    (`armvirt.hw.engine.waits`).
     """
 
     def __init__(
@@ -87,8 +89,8 @@ def _native(*, required: bool) -> NativeLibrary | None:
 
 
 def describe() -> dict[str, str]:
-    """Return the engine, the libunicorn and the calibration that are in use, for ``armvirt
-    doctor``."""
+    """Return three things as text for ``armvirt doctor``: the kind of engine in use, the version
+    and path of libunicorn, and the offsets that `calibrate` found."""
     factory = EngineFactory()
     return {
         "engine": factory.kind,

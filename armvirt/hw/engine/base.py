@@ -80,8 +80,8 @@ class Engine(Core, ABC):
 
     @abstractmethod
     def watch_wfe(self) -> None:
-        """Emulate the event register from now on: a WFE stops the run and sets state.wfe if the
-        event register is clear."""
+        """Emulate the event register from now on. If the event register is clear, a WFE then stops
+        the run and sets state.wfe. Before the first call of this method, a WFE acts as a NOP."""
 
     @abstractmethod
     def _add_hooks(self) -> None:
@@ -100,9 +100,9 @@ class Engine(Core, ABC):
     # -- running --
 
     def run(self, deadline: int) -> Leave:
-        """Execute until ``state.count`` reaches the instruction count ``deadline``, or until the
-        run stops for another reason. Returns this reason. An interrupt entry can make
-        ``state.count`` greater than ``deadline`` by one.
+        """Execute until ``state.count`` reaches the instruction count ``deadline``, or until
+        something else stops the run. Returns the reason for which the run ended. An interrupt entry
+        can make ``state.count`` greater than ``deadline`` by one.
 
         If a callback raises an exception, the engine stops and `run` raises this exception.
         """

@@ -1,10 +1,11 @@
 """Stop before the instruction at one address, in both engines.
 
-A breakpoint does not change the engine's own block hook, because every block calls that hook.
-Instead a breakpoint adds a second block hook for one page, which Unicorn calls after the first
-hook. If a block contains the address, the second hook undoes the effect of the first hook, and the
-engine executes single steps up to the address (the *tail*, docs/engine.md). At the address a new
-block begins, so Unicorn calls the second hook again, and the run stops.
+The engine's own block hook does not check for breakpoints, because every block calls this hook and
+would become slower. Instead a breakpoint adds a second block hook for one page. Unicorn calls the
+second hook after the engine's own hook. If a block contains the address, the second hook cancels
+the start of the block, and the engine executes single steps up to the address (the *tail*,
+docs/engine.md). At the address a new block begins. Unicorn then calls the second hook for this
+block, and the run stops.
 
 Addresses are virtual, like the guest's PC. The guest cannot see this breakpoint. The breakpoint
 registers of the architecture are not used, because the guest may use them for itself.
@@ -50,8 +51,9 @@ class PcStop:
         self._leave(here=pc == self._address)
 
     def _leave(self, here: bool) -> None:
-        """Undo the start of the block. If ``here`` is True, stop at once; otherwise step to the
-        address."""
+        """Cancel the start of the block, which the engine's own block hook has recorded in the
+        state. If ``here`` is True, call ``on_stop`` and stop the run. Otherwise execute single
+        steps up to the address."""
         state = self._engine.state
         state.open = state.marks = 0
         state.block_pc = NO_BLOCK

@@ -21,7 +21,7 @@ class PeCallbacks(Protocol):
 
     def undefined(self) -> int:
         """Emulate an instruction that is UNDEFINED in Unicorn's core: MRS, MSR, HLT, WFET or WFIT.
-        Inputs: state.pc, insn, rt, rt_value, el."""
+        Inputs: state.pc, state.insn, state.rt, state.rt_value and state.el."""
 
     def timer_access(self) -> None:
         """Complete an access to a CNTV_* or CNTP_* register. Inputs: state.timer_encoding,
@@ -36,12 +36,12 @@ class PeCallbacks(Protocol):
         timer's control register or of its counter. The callback has no side effects."""
 
     def poll(self) -> bool:
-        """Handle requests of the host. Called about every 20 ms of host time. Returns True to stop
-        the run."""
+        """Handle requests from outside the guest, such as a request to stop. Called about every 20
+        ms of wall-clock time. Returns True to stop the run."""
 
     def entries(self, records: list[EventRecord]) -> None:
-        """Record the exception entries since the last call, oldest first. Called only while
-        state.trace is set."""
+        """Write exception entries to the trace. ``records`` has the entries since the last call,
+        oldest first. Called only while state.trace is set."""
 
     def broadcast(self, encoding: int, value: int) -> None:
         """Send a maintenance operation of this CPU to the other CPUs. ``encoding`` is the packed
@@ -50,5 +50,5 @@ class PeCallbacks(Protocol):
 
     def send_event(self, count: int) -> None:
         """Send an event to the other CPUs, because this CPU executed SEV. Called only while
-        state.broadcast is set. ``count`` is the instruction count at which the SEV retired. The
-        engine may have executed up to one translated block more."""
+        state.broadcast is set. ``count`` is the instruction count at which the SEV retired. At the
+        call, the engine may already have executed the rest of the translated block."""

@@ -30,10 +30,10 @@ STATE_VERSION = 1
 
 TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
-"""Virtual addresses with a read-protection hook that is never called. Because of this hook, Unicorn
-does not scan the TLBs for each new block. The RAM of a board must not be in these ranges of
-*physical addresses*, because stores to the RAM would become slow. ``tests/board/test_boards.py``
-checks each board."""
+"""Address ranges for a Unicorn hook (MEM_READ_PROT) that is never called. While the hook exists,
+Unicorn does not scan the TLBs for each new block. The hook is for virtual addresses in these
+ranges. The RAM of a board must not have *physical addresses* in these ranges, because stores to the
+RAM would become slow. ``tests/board/test_boards.py`` checks each board."""
 
 CODE_BUFFER = 64 << 20
 """The size in bytes of the buffer for the translated code of one engine. Unicorn's default is 1
@@ -225,7 +225,8 @@ class Core:
 
     def write_system(self, encoding: int, value: int) -> None:
         """Write a system register of Unicorn's core. ``encoding`` is the packed encoding of the
-        register. Each write also makes Unicorn use a PSTATE that was changed before."""
+        register. Unicorn's core uses a new PSTATE only after the next write of a system register
+        (`rebuild_flags`)."""
         box = abi.CpReg.of(encoding, value)
         if encoding in TRANSLATION:
             self.state.epoch += 1
@@ -234,8 +235,8 @@ class Core:
         )
 
     def rebuild_flags(self) -> None:
-        """Make Unicorn use a PSTATE that was changed before. A write of any system register has
-        this effect, so this method writes an unused register."""
+        """Make Unicorn's core use the PSTATE that was last written. The write of any system
+        register has this effect, so this method writes an unused register."""
         self.write_system(TPIDR_EL2, 0)
 
     def set_hcr(self, value: int) -> None:
@@ -251,8 +252,8 @@ class Core:
     # -- memory and translations --
 
     def map_memory(self, address: int, size: int, host: int) -> None:
-        """Map ``size`` bytes of host memory at the guest's physical address ``address``. ``host``
-        is the host address of the memory."""
+        """Map memory of the armvirt process into the guest. ``address`` is the guest's physical
+        address, ``size`` is in bytes, and ``host`` is the address of the memory in the process."""
         self.lib.check(
             self.lib.uc_mem_map_ptr(self.uc, address, size, abi.PROT_ALL, host), f"map {address:#x}"
         )
@@ -317,8 +318,8 @@ class Core:
 
     @exclusive.setter
     def exclusive(self, monitor: tuple[int, int, int]) -> None:
-        """Set the exclusive monitor. All other values of the context stay unchanged, so the
-        interrupt line and the TLB stay valid."""
+        """Set the exclusive monitor. All other values of Unicorn's CPU context stay unchanged, so
+        the interrupt line and the TLB stay valid."""
         self.lib.uc_context_save(self.uc, self.raw_context)
         base = self.raw_context.value or 0
         C.memmove(base + self.calibration.exclusive, struct.pack("<QQQ", *monitor), 24)

@@ -57,8 +57,8 @@ class Action:
 
 
 class Repeatable:
-    """What the engine may do again without an entry to EL2 (``Shadow.repeat``). The values are plain
-    integers, because an enum operation is slow on the hot path."""
+    """Values of ``Shadow.repeat``: the interrupt that the engine may deliver again without an entry
+    to EL2. The values are plain integers for speed, like `Action`."""
 
     NOTHING: Final = 0
     TICK: Final = 1  # deliver the interrupt of the virtual timer
@@ -67,16 +67,16 @@ class Repeatable:
 
 class Callback(IntEnum):
     """The numbers of the callbacks from an engine to the PE model (`PeCallbacks` in
-    `armvirt.hw.engine.callbacks`). DRAIN only passes the recorded events to
-    `PeCallbacks.entries`."""
+    `armvirt.hw.engine.callbacks`). DRAIN has no method of its own. It passes the recorded exception
+    entries to `PeCallbacks.entries`."""
 
     EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST, SEV = range(7)
     WAIT = 7  # to the engine itself: `armvirt.hw.engine.waits`
 
 
 class Leave(IntEnum):
-    """The reason for which `Engine.run` returned. TAIL, MISALIGNED and ILLEGAL are internal to the
-    engine: `Engine.run` never returns them."""
+    """The reason for which the engine left the guest. `Engine.run` returns only BUDGET, STOP and
+    VECTOR_LOOP. For FAULT it raises EngineError. The other reasons are internal to the engine."""
 
     NONE, BUDGET, STOP, TAIL, MISALIGNED, FAULT, VECTOR_LOOP, ILLEGAL = range(8)
 
@@ -199,11 +199,13 @@ def _structure(**shapes: tuple[int, ...]) -> Any:
 
 @_structure()
 class EventRecord(C.Structure):
-    """An exception entry, for the trace. ``what`` is a `What`.
+    """An exception entry, for the trace. ``what`` is a `What` or WAIT_RECORD. ``count`` and ``ns``
+    are the instruction count and the virtual time of the entry. ``elr`` is the preferred return
+    address, and ``target`` is the address of the vector.
 
-    If ``what`` is WAIT_RECORD, the record describes iterations of a polling loop that were skipped:
-    ``elr`` is the PC of the loop, ``esr`` is the number of instructions in an iteration, and
-    ``target`` is the number of skipped iterations.
+    If ``what`` is WAIT_RECORD, the record describes iterations of a polling loop that were skipped.
+    In this case ``elr`` is the PC of the loop, ``esr`` is the number of instructions in an
+    iteration, and ``target`` is the number of skipped iterations.
     """
 
     count: u64
@@ -242,13 +244,14 @@ TYPES["MarkedBlock"] = (MarkedBlock, "marked")
 
 @_structure()
 class PollSite(C.Structure):
-    """An MRS of a counter or of a timer's control register that may be in a polled wait.
+    """An MRS of a counter or of a timer's control register that may be in a polling loop.
 
-    ``pc`` is the address of the MRS, and ``count`` is the instruction count at its last execution.
-    ``distance`` is the number of instructions between its last two executions, and ``returns`` says
-    how often this distance has repeated. ``run`` is the number of starts of Unicorn's core up to
-    then. When ``returns`` is state.first_ask << ``refusals``, the engine tries to prove that the
-    loop can be skipped; ``refusals`` says how often this has failed.
+    ``pc`` is the address of the MRS. ``count`` is the instruction count at its last execution.
+    ``distance`` is the number of instructions between its last two executions. ``returns`` is the
+    number of times that this distance has repeated. ``run`` is the number of the run of Unicorn's
+    core in which the MRS last executed; another run resets ``returns``. When ``returns`` is
+    state.first_ask << ``refusals``, the engine tries to prove that the loop can be skipped.
+    ``refusals`` is the number of consecutive failed proofs, at most MOST_REFUSALS.
     """
 
     pc: u64

@@ -1,8 +1,10 @@
-"""Skip the polled waits of one engine, if the proof of `armvirt.hw.polling` succeeds.
+"""Skip the polled waits of one engine. A polled wait is a loop of the guest that only polls a
+counter, a timer's ISTATUS or RAM.
 
-The hooks of both engines detect a block, or a read of a counter or of ISTATUS, that executes again
-and again after an equal number of instructions. Then the hooks call `PolledWaits.ask`, which tries
-to prove that iterations of this loop (*rounds*) may be skipped.
+The hooks of both engines detect a block that executes again and again at equal distances in
+instructions. They also detect such an MRS of a counter or of ISTATUS. The hooks then call
+`PolledWaits.ask`, which tries to prove with `armvirt.hw.polling` that iterations of the loop
+(*rounds*) may be skipped.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from armvirt.hw.polling.round import Cell, RefusedError, Start
 
 LONGEST_SKIP = 1 << 40
 """The maximum number of instructions that are skipped at once. Between two skips the engine can
-handle requests of the host."""
+handle requests from outside the guest, such as a request to stop."""
 
 PATHS = 256  # remembered loops
 STEPS_AND_BREAKPOINTS = MDSCR_SS | MDSCR_MDE
@@ -104,9 +106,10 @@ class _Around:
 
 
 class PolledWaits:
-    """The polled waits of one engine: the paths of their loops by PC. If ``keeps`` is True, each
-    proved path is also stored in state.plans, and the engine uses the stored path to prove later
-    waits by itself."""
+    """Finds and skips the polled waits of one engine. For each loop it keeps the path, by the PC at
+    which the loop starts. A path is the sequence of instructions in one iteration. If ``keeps`` is
+    True, each proved path is also stored in state.plans. The native engine then uses the stored
+    path to prove later waits without Python."""
 
     def __init__(self, keeps: bool) -> None:
         self._keeps = keeps
@@ -126,9 +129,9 @@ class PolledWaits:
 
         state.count is the instruction count before the instruction at state.pc. On return
         state.value is the number of skipped instructions, which the engine adds to its count. This
-        number is a multiple of the length of an iteration, and at least one more iteration fits
-        before the next deadline. Returns 1 if the loop cannot be skipped. Returns 0 if iterations
-        were skipped, or if the deadline is too near.
+        number is a multiple of the length of an iteration. At least one more iteration fits between
+        the skipped iterations and the next deadline. Returns 1 if the loop cannot be skipped.
+        Returns 0 if iterations were skipped, or if the deadline is too near.
         """
         core.state.value = 0
         try:
@@ -137,8 +140,9 @@ class PolledWaits:
             return 1
 
     def _skip(self, core: Core, callbacks: PeCallbacks) -> bool:
-        """Skip iterations as described in `ask`. Returns True if too few iterations can be skipped.
-        Returns False if iterations were skipped, or if the deadline is too near."""
+        """Skip iterations of the loop at state.pc, and set state.value as described in `ask`.
+        Returns True if too few iterations have no effect. Returns False if iterations were skipped,
+        or if the deadline is too near. Raises RefusedError if the loop cannot be skipped."""
         state, pstate = core.state, core.pstate
         pc, count = state.pc, state.count
         stops = core.read_system(MDSCR_EL1) & STEPS_AND_BREAKPOINTS
@@ -162,8 +166,8 @@ class PolledWaits:
         return False
 
     def _keep(self, state: EngineState, path: Path) -> None:
-        """Give the path to the native engine, which then proves later waits on this path by
-        itself."""
+        """Store the path in state.plans. The native engine then proves later waits on this path
+        without Python."""
         plan = state.plans[path.code[0][0] >> 2 & PLANS - 1]
         for n, (pc, word, physical) in enumerate(path.code):
             plan.address[n], plan.word[n], plan.physical[n] = pc, word, physical
@@ -176,8 +180,9 @@ class PolledWaits:
         return tuple(self._registers)
 
     def _path(self, start: Start, around: _Around) -> Path:
-        """Return the path of the next iteration. The path of an earlier wait at this PC is used
-        again if its code is unchanged and the next iteration takes it."""
+        """Return the path of the next iteration: the sequence of its instructions. The path of an
+        earlier wait at this PC is returned if its code is unchanged and the next iteration follows
+        this path. Otherwise the result is a new path."""
         path = self._paths.get(start.pc)
         if path is not None and all(around.word(pc) == (w, at) for pc, w, at in path.code):
             try:

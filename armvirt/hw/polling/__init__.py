@@ -1,4 +1,5 @@
-"""Polled waits: loops that read the counter, a timer's ISTATUS or RAM, and have no effect but time.
+"""Polled waits: loops of the guest that read the counter, a timer's ISTATUS or RAM, and have no
+effect except that time passes.
 
 A *round* is one iteration of such a loop. `decode` gives the effect of an instruction on intervals
 of register values. `loop` evaluates many rounds at once, and finds how many of them take the same

@@ -1,9 +1,13 @@
 """PSTATE.NZCV in the evaluation of a polling loop, where each register value is an interval.
 
-`Flags` is a tuple (kind, width, a, b) that describes the last instruction that set NZCV; ``a`` and
-``b`` are intervals. If ``kind`` is `SUB` or `ADD`, NZCV is the NZCV of a - b or a + b. If ``kind``
-is `LOGIC`, ``a`` is the result of a logical instruction. If ``kind`` is `KNOWN`, NZCV is the number
-``a[0]``. ``width`` is the width of the operands in bits.
+`Flags` is a tuple (kind, width, a, b) that describes the last instruction that set NZCV. ``width``
+is the width of the operands in bits, and ``a`` and ``b`` are intervals. ``kind`` says how they give
+NZCV:
+
+* `SUB`: NZCV is the NZCV of a - b.
+* `ADD`: NZCV is the NZCV of a + b.
+* `LOGIC`: ``a`` is the result of a logical instruction, which sets NZCV.
+* `KNOWN`: NZCV is the number ``a[0]``.
 """
 
 from __future__ import annotations
@@ -59,8 +63,9 @@ def number(flags: Flags) -> int | None:
 
 
 def holds(flags: Flags, condition: int) -> bool:
-    """Return whether a condition holds for all values. ``condition`` is the 4-bit condition code of
-    the instruction. Raises `UndecidedError` if the condition holds for some values only."""
+    """Return whether a condition holds: True if it holds for all values of the intervals, False if
+    it holds for none. Raises `UndecidedError` if it holds for some of the values. ``condition`` is
+    the 4-bit condition code of the instruction."""
     if condition >= 14:
         return True
     nzcv = number(flags)
@@ -89,8 +94,8 @@ def _holds_for_all(flags: Flags, condition: int) -> bool:
 
 
 def _compare(a: Interval, b: Interval, width: int, condition: int) -> bool:
-    """Return whether a condition holds after the subtraction a - b. ``condition`` has the bits 3 to
-    1 of the condition code: EQ, HS, MI, VS, HI, GE, GT."""
+    """Return whether a condition holds after the subtraction a - b. ``condition`` is bits 3 to 1 of
+    the condition code: 0 EQ, 1 HS, 2 MI, 3 VS, 4 HI, 5 GE, 6 GT."""
     if condition == 0:
         return _equal(a, b)
     if condition == 1:

@@ -2,15 +2,17 @@
 
 An iteration (a *round*) starts at an address with the present registers, and ends when the PC
 returns to this address. `trace` follows the next round and returns its path. `rounds_alike` finds
-how many rounds take this path and change nothing but the time.
+how many rounds take this path and have no effect.
 
 The proof evaluates all N rounds at once. Each read of a counter gives the interval of the values
 that this read returns in the N rounds. Therefore each register of the `Round` is an interval that
 contains the value of this register in every round. Each branch must go the same way for the whole
-interval. If a round reads a register, NZCV or memory before it writes it, the value at the end of
-the round must be the value at the start of the round. Then every round starts like the first round.
-If a round writes a register or memory before it reads it, the value at the end may differ from the
-value at the start: for example, it may be a counter value.
+interval.
+
+A round may first read and later write the same register, NZCV or memory. Then the value at the end
+of the round must be the value at the start, so that every round starts like the first round. If the
+round writes before it reads, the value at the end may differ from the value at the start. For
+example, it may be a counter value.
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ class Path:
     """The path of one iteration of a loop: its instructions, and the branches that are taken.
 
     ``effects`` has a pair for each instruction: the function that computes its effect, and the next
-    PC (None for the following instruction). ``code`` has (virtual address, instruction word,
-    physical address) of each instruction. ``carried`` has the registers that an iteration reads
-    before it writes them, and also writes. ``keeps_flags`` is True if an iteration reads NZCV
-    before it writes NZCV, and also writes NZCV. ``counts`` is True if the path reads a counter or a
-    timer control register. ``yields`` is True if the path contains YIELD.
+    PC. The next PC is None if the next instruction follows in memory. ``code`` has (virtual
+    address, instruction word, physical address) of each instruction. ``carried`` has the registers
+    that an iteration first reads and later writes. ``keeps_flags`` is True if an iteration first
+    reads and later writes NZCV. ``counts`` is True if the path reads a counter or a timer control
+    register. ``yields`` is True if the path contains YIELD.
     """
 
     __slots__ = ("_lines", "carried", "code", "counts", "effects", "keeps_flags", "yields")
@@ -59,8 +61,8 @@ class Path:
         return len(self.code)
 
     def close(self, steps: list[Step]) -> None:
-        """Complete the path after its last instruction was added. ``steps`` are its decoded
-        instructions."""
+        """Compute the other attributes of the path after its last instruction was added. ``steps``
+        are the decoded instructions of the path."""
         read: set[int] = set()
         written: set[int] = set()
         for step in steps:
@@ -74,7 +76,8 @@ class Path:
 
     def check(self, end: Round) -> None:
         """Raise `RefusedError` if the next iteration would not start with the same state as this
-        iteration. ``end`` is the state at the end of this iteration."""
+        iteration, or if this iteration stores to the code of the loop. ``end`` is the state at the
+        end of this iteration."""
         start = end.start
         for n in self.carried:
             value = start.registers[31 if n > 30 else n]  # index 32 of a round is SP
@@ -196,8 +199,8 @@ def evaluate(path: Path, start: Start, around: Surroundings, number: int) -> Non
 
 def rounds_alike(path: Path, start: Start, around: Surroundings, most: int) -> int:
     """Return a number of iterations, at most ``most``, that take ``path`` from ``start`` and have
-    no effect. Returns 0 if fewer than FEWEST_ROUNDS do. The result can be less than the largest
-    possible number."""
+    no effect. The result can be less than the largest such number. Returns 0 if no such number of
+    FEWEST_ROUNDS or more is found. Raises `RefusedError` if an iteration has an effect."""
     number = most
     before: Interval | None = None
     for attempt in range(ATTEMPTS):
@@ -214,14 +217,14 @@ def rounds_alike(path: Path, start: Start, around: Surroundings, most: int) -> i
 
 
 def _fewer(undecided: UndecidedError, before: Interval | None, number: int, attempt: int) -> int:
-    """Return the next, smaller number of iterations to try after ``number`` iterations were
-    undecided.
+    """Return the next, smaller number of iterations to try, after the proof for ``number``
+    iterations has raised ``undecided``. ``attempt`` is the number of earlier attempts.
 
-    If the compared values increase or decrease by equal amounts, the result is the number of
-    iterations that end before the values reach the threshold. Otherwise the result is half of
-    ``number``.
+    The proof compared an interval of values with a threshold. If the values increase or decrease by
+    equal amounts, the result is the number of iterations that end before the values reach the
+    threshold. Otherwise the result is half of ``number``.
 
-    ``before`` is the interval of the compared values in the previous attempt, None in the first
+    ``before`` is the interval of the compared values in the previous attempt, or None in the first
     attempt. The first iteration has the same value in both attempts. Therefore the values increase
     if the lower bounds of both intervals are equal, and decrease if the upper bounds are equal.
     """

@@ -36,12 +36,12 @@ class Surroundings(Protocol):
     """
 
     def word(self, pc: int) -> tuple[int, int] | None:
-        """Return (instruction word at virtual address ``pc``, physical address of this word), or
-        None."""
+        """Return (instruction word at virtual address ``pc``, physical address of this word).
+        Returns None if the guest cannot execute code at this address."""
 
     def cell(self, address: int, size: int, *, write: bool) -> Cell | None:
-        """Return the RAM at a virtual address, or None if the guest cannot read it. ``write`` means
-        that the guest must be able to write the RAM too."""
+        """Return the RAM of ``size`` bytes at the virtual address ``address``. Returns None if the
+        guest cannot read it, or if ``write`` is True and the guest cannot write it."""
 
     def value(self, cell: Cell) -> int:
         """Return the present value of the RAM as a little-endian integer."""

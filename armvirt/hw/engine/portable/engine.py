@@ -189,16 +189,21 @@ class PortableEngine(Engine):
             marks.open_marked(self, pc, size)
 
     def _poll_if_due(self) -> None:
-        """If the last call of `PeCallbacks.poll` was `POLL_NS` or more host nanoseconds ago, make
-        the next block call it again. Called after operations that take much host time but few
-        instructions."""
+        """Make the engine call `PeCallbacks.poll` before the next block, if the last call was
+        `POLL_NS` or more ns of wall-clock time ago. This method is called after operations that
+        take much wall-clock time but few instructions."""
         if time.monotonic_ns() - self.state.poll_ns >= POLL_NS:
             self.state.poll_at = self.state.count
 
     def _poll_host(self, pc: int, count: int) -> int:
-        """Call `PeCallbacks.poll` if it is due. Called every POLL_INSNS instructions, before the
-        block at ``pc``. If a polled wait begins at ``pc``, the wait may be skipped. Returns the
-        instruction count including the skipped instructions."""
+        """Do the periodic checks before the block at ``pc``. ``count`` is the instruction count at
+        the start of this block. The block hook calls this method every POLL_INSNS instructions, and
+        before each block while a watch (`suspects.block`) is active.
+
+        If the block is in a loop that only polls a counter, a timer or RAM, iterations of the loop
+        may be skipped. `PeCallbacks.poll` is called if its last call was `POLL_NS` or more ns of
+        wall-clock time ago. Returns the instruction count including the skipped instructions.
+        """
         state = self.state
         if state.skip and not state.tail:
             count += suspects.block(self, pc, count)

@@ -92,9 +92,9 @@ def apply_lines(engine: Engine) -> None:
 
 
 def _native_irq(engine: Engine, pc: int) -> What | None:
-    """Return `What.IRQ` or `What.FIQ` if Unicorn's core has just taken this virtual interrupt by
-    itself, because the guest unmasked the interrupt. Otherwise return None. ``pc`` is the address
-    of the next instruction."""
+    """Return `What.IRQ` or `What.FIQ` if Unicorn's core has just taken a virtual IRQ or FIQ by
+    itself. The core takes a pending virtual interrupt when the guest unmasks it. Returns None if
+    the core has taken no interrupt. ``pc`` is the address of the next instruction."""
     state, kind = engine.state, pc >> 7 & 3
     if (
         kind not in (1, 2)

@@ -46,15 +46,17 @@ from armvirt.hw.engine.state import Callback, Stat
 
 
 def _page_mapped(engine: Engine, va: int, asid: int | None) -> bool:
-    """Return whether the translation tables still map ``va`` through a level 3 table. ``asid`` is
-    None if the TLBI applies to all ASIDs. The result is False for a granule other than 4 KiB, and
-    for an ASID other than the current ASID.
+    """Return whether the present walk for ``va`` reaches a level 3 table. ``asid`` is the ASID of
+    the TLBI, or None if the TLBI applies to all ASIDs. The result is False for a granule other than
+    4 KiB, and for a VA of TTBR0 if ``asid`` is not the current ASID.
 
-    If the result is True, every TLB entry of ``va`` is an entry for a page, and the core's flush of
-    one page is sufficient. If the result is False, ``va`` may be in a block mapping, which the core
-    may have cached as many pages. (Break-before-make, DDI 0487 D8.16, requires that the descriptor
-    of such a block is invalid or still a block descriptor at this moment.) The stage-2 map is the
-    identity, so the address of a table is a physical address.
+    At a TLBI by address the core flushes one page of its TLB. If the result is True, this is
+    sufficient, because the TLB has only page entries for ``va``. If the result is False, ``va`` may
+    be in a block mapping, which the core may have cached as many pages. Break-before-make (DDI 0487
+    D8.16) permits this check: at the TLBI the descriptor of a former block is invalid or still a
+    block descriptor, so the walk does not reach level 3.
+
+    The stage-2 map is the identity, so the address of a table is a physical address.
     """
     tcr, high = engine.read_system(TCR_EL1), va >> UPPER_RANGE_SHIFT & 1
     ttbr = engine.read(abi.R_TTBR1_EL1 if high else abi.R_TTBR0_EL1)

@@ -48,9 +48,9 @@ def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
 
 
 def open_marked(engine: Engine, pc: int, size: int) -> None:
-    """Find the special instructions (marks) of a block that begins, and store them in the state.
-    This is done each time the block begins, because meanwhile the guest may have switched to an
-    address space with other code at this address."""
+    """At the start of a block, find its special instructions (marks) and store them in the state.
+    This is done at each execution of the block. Between two executions the guest may have switched
+    to an address space with other code at the same address."""
     state = engine.state
     state.marks, state.block_sev, state.block_sevl = marks_of(engine, pc, size)
     if state.marks & (
@@ -64,8 +64,10 @@ def retire(engine: Engine, done: int, can_wait: bool = True) -> None:
     ``done`` is the number of instructions of the block that have retired.
 
     SEVL and ERET set the event register of this CPU. SEV sets the event registers of all CPUs. A
-    WFE at the end of the block completes and clears the event register if the event register is
-    set, or if ``can_wait`` is False. Otherwise the run ends after the WFE (DDI 0487 D1.6.1).
+    WFE at the end of the block completes if the event register is set, and clears the event
+    register. If the event register is clear, the run ends after the WFE (DDI 0487 D1.6.1).
+    ``can_wait`` is False if the guest executes a software step. In this case the WFE always
+    completes.
     """
     state, end = engine.state, engine.state.count + done
     marks, state.marks = state.marks, 0

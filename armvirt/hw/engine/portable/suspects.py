@@ -1,4 +1,5 @@
-"""Detect loops that may be polled waits, for the portable engine. waits.h does the same in C.
+"""Detect loops that may be polled waits, for the portable engine. A polled wait is a loop that only
+polls a counter, a timer or RAM. waits.h does the same in C.
 
 A detected loop is only a suspect: `armvirt.hw.engine.waits` proves whether it can be skipped.
 Therefore the two engines may detect a loop at different times, and the result of the run is still
@@ -26,11 +27,11 @@ _WATCHED = [abi.x_register(n) for n in range(31)] + [abi.R_SP]
 
 
 def read(engine: Engine, pc: int, count: int) -> int:
-    """Handle an MRS of a counter or of ISTATUS at ``pc``; ``count`` is the instruction count before
-    it.
+    """Handle an MRS of a counter or of ISTATUS at ``pc``. ``count`` is the instruction count before
+    the MRS.
 
-    If the MRS has executed often enough, each time after an equal number of instructions (the
-    distance), try to skip iterations of its loop. Returns the number of skipped instructions.
+    If the MRS has executed several times at equal distances in instructions, it may be in a polling
+    loop. Then try to skip iterations of this loop. Returns the number of skipped instructions.
     """
     state = engine.state
     site, run = state.sites[pc >> 2 & SITES - 1], state.stats[Stat.RUN]
@@ -51,13 +52,15 @@ def read(engine: Engine, pc: int, count: int) -> int:
 
 
 def block(engine: Engine, pc: int, count: int) -> int:
-    """Handle the start of a block at ``pc`` when a poll is due or a watch is active. A poll is due
-    every POLL_INSNS instructions. ``count`` is the instruction count at the start of the block.
+    """Handle the start of a block at ``pc``. ``count`` is the instruction count at this start. The
+    engine calls this function every POLL_INSNS instructions, and at each block while a *watch* is
+    active.
 
-    A *watch* waits until one block, the watched block, executes again. If the watched block
-    executes twice more, each time after an equal number of instructions and with the same
-    registers, it is in a loop that may be a polled wait. Then `block` tries to skip iterations of
-    the loop. Returns the number of skipped instructions.
+    A watch begins at the start of one block, and compares the next two executions of the same
+    block. The block may be in a polling loop if two conditions hold. Both executions start with the
+    same registers. They are as many instructions apart as the first execution and the start of the
+    watch. In this case try to skip iterations of the loop. Returns the number of skipped
+    instructions.
     """
     state = engine.state
     if not state.watch_left:
@@ -104,9 +107,9 @@ def _set_period(engine: Engine, polls: int) -> None:
 
 
 def _may_ask(engine: Engine) -> bool:
-    """Return whether the engine may try to prove that a block is in a polled wait. The first proof
-    must import Python modules, which takes longer than a short wait. Therefore an engine that has
-    not tried a proof yet ignores the result of its first watches."""
+    """Return whether the engine may try to prove that a detected loop is a polled wait. The first
+    proof must import Python modules, which takes longer than a short wait. Therefore, before its
+    first proof, an engine ignores the first loops that its watches (`block`) detect."""
     state = engine.state
     state.first_ask = max(state.first_ask - WATCH_WORTH, FIRST_ASK)
     return state.first_ask == FIRST_ASK

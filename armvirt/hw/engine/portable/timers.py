@@ -38,7 +38,7 @@ def _el0_denied(engine: Engine, encoding: int) -> bool:
 
 def _trapped_to_el2(engine: Engine, encoding: int) -> bool:
     """Return whether CNTHCTL_EL2 (in its layout for HCR_EL2.E2H = 0) traps an access to EL2. The
-    access is at EL1, or at EL0 and permitted by CNTKCTL_EL1."""
+    caller has already checked that CNTKCTL_EL1 permits an access at EL0."""
     cnthctl, crm = engine.state.cnthctl, encoding >> CRM_SHIFT & CRM_MASK
     if crm == 0:
         return (
@@ -48,12 +48,12 @@ def _trapped_to_el2(engine: Engine, encoding: int) -> bool:
 
 
 def _refuse(engine: Engine) -> int:
-    """Make Unicorn's core trap an access of the guest to a counter or timer, for a trap to EL2.
+    """Trap an access of the guest to a counter or timer to EL2.
 
     A hook cannot take an exception, and Unicorn's core has no trap of the virtual timer (FEAT_ECV).
-    Therefore this function changes PSTATE to EL0 and CNTKCTL_EL1 to 0, and the core traps the
-    access. `PortableEngine._on_intr` restores PSTATE and CNTKCTL_EL1, and redirects the exception
-    to EL2.
+    Therefore this function changes PSTATE to EL0 and CNTKCTL_EL1 to 0, so that the core traps the
+    access to EL1. `PortableEngine._on_intr` then restores PSTATE and CNTKCTL_EL1, and redirects the
+    exception to EL2.
     """
     state = engine.state
     state.denied, state.denied_pstate = 1, engine.pstate
