@@ -35,8 +35,8 @@ from armvirt.hyp.vgic.irq import VgicIrq, target_oracle
 
 def stale(cpu: VgicCpu) -> bool:
     """Whether `sync` and `flush` have to run before the vCPU's next guest entry. They have to run
-    in three cases: an interrupt changed; the maintenance interrupt is pending; or the line of an
-    interrupt that is mapped to a host interrupt fell (`retracted`)."""
+    in three cases: the vCPU is marked dirty (`VgicCpu.dirty`); the maintenance interrupt is
+    pending; or the line of an interrupt that is mapped to a host interrupt fell (`retracted`)."""
     vif = cpu.vif
     if cpu.dirty or vif is None:
         return cpu.dirty
@@ -73,10 +73,10 @@ def _level(irq: VgicIrq) -> bool:
 
 
 def offers_only(cpu: VgicCpu, intid: int, hw: bool) -> bool:
-    """Whether the interrupt ``intid`` is the only interrupt that the list registers offer to the
-    vCPU. The interrupt must be the only interrupt on the vCPU's ap_list, and pending in list
-    register 0. ``hw`` says whether the interrupt must be mapped to a host interrupt. The result is
-    False if a maintenance interrupt is enabled."""
+    """Whether the interrupt ``intid`` is the only interrupt that the vCPU can take. This is so if
+    ``intid`` is the only interrupt on the ap_list and is pending in list register 0, and
+    ICH_HCR_EL2 enables no trap and no maintenance interrupt. ``hw`` says whether the interrupt must
+    be mapped to a host interrupt (True) or must not be mapped (False)."""
     vif = cpu.vif
     if (
         vif is None

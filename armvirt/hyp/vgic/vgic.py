@@ -344,8 +344,8 @@ class Vgic:
             cpu.put()
 
     def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """Set the virtual CPU interface of the PE on which the vCPU is loaded. The caller has
-        already restored the registers of this interface."""
+        """Connect a vCPU to the virtual CPU interface ``vif`` of the PE on which the vCPU is
+        loaded, after a restore. The caller has already restored the registers of ``vif``."""
         self.dist.cpu(vcpu_id).vif = vif
 
     def detach(self, vcpu_id: int) -> None:
@@ -383,13 +383,14 @@ class Vgic:
                 flush.flush(dist, cpu)
 
     def offers_only(self, vcpu_id: int, intid: int) -> bool:
-        """Whether the interrupt ``intid``, which is mapped to a host interrupt, is the only interrupt
-        that the list registers offer to the vCPU (`flush.offers_only`)."""
+        """Whether the interrupt ``intid`` is mapped to a host interrupt, and is the only interrupt
+        that the vCPU can take (`flush.offers_only`)."""
         return flush.offers_only(self.dist.vcpus[vcpu_id], intid, True)
 
     def offers_only_own_sgi(self, vcpu_id: int, value: int) -> bool:
-        """Whether the list registers offer to the vCPU only the SGI that the vCPU has sent to itself,
-        and to no other vCPU, by writing ``value`` to ICC_SGI1R_EL1."""
+        """Whether the only interrupt that the vCPU can take (`flush.offers_only`) is the SGI of its
+        own write of ICC_SGI1R_EL1. ``value`` is the written value. The result is False if the SGI
+        also has another target."""
         cpu, request = self.dist.vcpus[vcpu_id], SgiRequest.decode(value)
         if not flush.offers_only(cpu, request.intid, False):
             return False

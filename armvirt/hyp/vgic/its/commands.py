@@ -104,8 +104,8 @@ def _int(its: Its, device_id: int, event_id: int) -> int:
 
 
 def _clear(its: Its, device_id: int, event_id: int) -> int:
-    """Clear the pending state of an LPI. If a list register has this state, the state is cleared
-    there too. (KVM does not clear the state in a list register.)"""
+    """Clear the pending state of an LPI, also if the LPI is pending in a list register. (KVM does
+    not clear the state in a list register.)"""
     event = its.find(device_id, event_id)
     if event is None:
         return arch.E_CLEAR_UNMAPPED_INTERRUPT
