@@ -2,9 +2,8 @@
 function makes one check and returns the result as a `Finding`.
 
 The order of the checks is the order in IHI 0069 4.1 and 4.8: pending, enabled, group enabled,
-targeted, sufficient priority. `delivery_checks` has the checks of ap_list and list registers, which
-exist only in a hypervisor. `lpi_checks` has the checks of LPIs, whose state is in tables instead of
-registers.
+targeted, sufficient priority. `delivery_checks` has the checks of KVM's ap_list and of the list
+registers. `lpi_checks` has the checks of LPIs, whose state is in tables instead of registers.
 """
 
 from __future__ import annotations
@@ -85,8 +84,8 @@ class Case(NamedTuple):
 
 
 def timer(case: Case) -> Finding | None:
-    """Check the timer that drives a PPI. The result is None if no timer drives the interrupt. An
-    interrupt that is pending or active passes."""
+    """Check the timer that drives a PPI. The check passes if the timer has fired, or if the
+    interrupt is pending or active. The result is None if no timer drives the interrupt."""
     view = case.view.timer
     if view is None:
         return None
@@ -116,8 +115,8 @@ def _timer_state(view: TimerView) -> str:
 
 
 def source(case: Case) -> Finding:
-    """Check whether the interrupt is pending, because of its line, the latch of an edge, or
-    ISPENDR."""
+    """Check whether the interrupt is pending. An interrupt can be pending by its line, by a latched
+    edge, or by a write of ISPENDR."""
     irq = case.irq
     kind = f"level, line {'high' if present.line(irq) else 'low'}" if irq.level else "edge"
     register = naming.bit_register(case.dist, case.cpu, irq.intid, ISPENDR)
@@ -142,8 +141,8 @@ def _raise(case: Case) -> str:
 
 
 def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
-    """The value of the register that `naming.bit_register` returns. ``field(irq)`` gives the bit of
-    one interrupt."""
+    """The value of the register that `naming.bit_register` returns, one bit for each interrupt.
+    ``field(irq)`` returns the bit of the interrupt ``irq``."""
     return naming.bit_value(case.dist, case.cpu, case.irq.intid, field)
 
 
@@ -153,8 +152,8 @@ def _active_register(case: Case) -> tuple[Register, int]:
 
 
 def _end(case: Case) -> tuple[str, Write]:
-    """The remedy for an active interrupt, as text and as a write. The guest writes EOIR, or DIR if
-    EOImode is 1 (IHI 0069 4.8.3)."""
+    """The remedy for an active interrupt, as text and as a `Write`. The write is to EOIR, or to DIR
+    if EOImode is 1 (IHI 0069 4.8.3)."""
     split = case.cpu.vmcr & VMCR_VEOIM
     register = case.control("dir" if split else f"eoi{case.irq.group}")
     value = case.irq.intid
@@ -206,8 +205,8 @@ def group(case: Case) -> Finding:
 
 
 def route(case: Case) -> Finding:
-    """Check whether this vCPU is the target of the interrupt. An active interrupt stays on the vCPU
-    on which it is active."""
+    """Check whether this vCPU is the target of the interrupt. An active interrupt has no other
+    target than the vCPU on which it is active."""
     irq, here = case.irq, case.cpu.vcpu_id
     if case.active and irq.vcpu not in (None, here):
         text = f"it is active on vCPU {irq.vcpu}, and an active interrupt does not migrate"
@@ -250,8 +249,8 @@ def power(case: Case) -> Finding:
 
 
 def not_active(case: Case) -> Finding:
-    """Check that the interrupt is not active. An active interrupt, pending or not, is not signalled
-    again until the guest deactivates it."""
+    """Check that the interrupt is not active. While an interrupt is active, it is not signalled,
+    even if it is pending, too. The guest has to deactivate it first."""
     register, value = _active_register(case)
     if not case.active:
         return Finding(Check.ACTIVE, True, "not active", register, value)
@@ -305,9 +304,9 @@ def mask(case: Case) -> Finding:
 
 
 def set_priority(case: Case, priority: int) -> tuple[str, Write]:
-    """The remedy that gives the interrupt the priority ``priority``, as text and as a write. For an
-    LPI, the write also sets the enable bit, which is in the same configuration byte, and the guest
-    has to queue INV after the write."""
+    """The remedy that gives the interrupt the priority ``priority``, as text and as a `Write`. The
+    configuration byte of an LPI has both the priority and the enable bit. Therefore the write for
+    an LPI also sets the enable bit. After the write, the guest has to queue INV."""
     register, lpi = (
         naming.priority_byte(case.dist, case.cpu, case.irq.intid),
         case.irq.intid >= FIRST_LPI,

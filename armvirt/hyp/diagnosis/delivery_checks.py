@@ -64,7 +64,7 @@ def in_list_register(case: Case) -> Finding:
 
 
 def _before_the_entry(case: Case) -> Finding:
-    """Predict the next flush, in which EL2 fills the list registers before the guest entry. The
+    """Predict the next flush. In a flush, EL2 fills the list registers before the guest entry. The
     check passes if this interrupt gets a list register, and fails if another interrupt comes
     first."""
     coming = [irq for irq in case.cpu.ap_list if _may_come(case, irq)]
@@ -89,8 +89,9 @@ def _named(irq: VgicIrq) -> str:
 
 
 def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
-    """The remedy if the interrupt ``other`` comes before the interrupt of ``case``: the guest ends
-    ``other``, or gives the interrupt of ``case`` a lower priority value."""
+    """The remedy if another interrupt comes before the interrupt of ``case``. ``other`` is the
+    other interrupt. Either the guest ends ``other``, or it gives the interrupt of ``case`` a lower
+    priority value than ``other`` has."""
     remedy = f"let INTID {other.intid} be taken and ended"
     if other.priority < 8 or other.active:
         return remedy, None
@@ -99,8 +100,8 @@ def _overtake(case: Case, other: VgicIrq) -> tuple[str, Write | None]:
 
 
 def highest(case: Case) -> Finding:
-    """Check whether the interrupt is the highest-priority pending interrupt. The CPU interface
-    signals no other interrupt (IHI 0069 4.8.2)."""
+    """Check whether the interrupt is the pending interrupt with the highest priority. The CPU
+    interface signals only this one (IHI 0069 4.8.2)."""
     register = case.control(f"highest{case.irq.group}")
     best = present.highest_pending(case.dist, case.cpu)
     value = 1023 if best is None or best.group != case.irq.group else best.intid

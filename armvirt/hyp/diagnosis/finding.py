@@ -10,8 +10,8 @@ from armvirt.records import NamedTuple
 
 
 class Check(str, Enum):
-    """The checks of an interrupt from its source to a vCPU, in the order of delivery. The value is
-    the text in messages and tables."""
+    """The checks of an interrupt from its source to a vCPU, in the order of delivery. The value of
+    a member is the name of the check in messages and tables."""
 
     TIMER = "timer"
     LPIS = "LPIs"
@@ -116,13 +116,13 @@ class Write(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """The result of one check of an interrupt. ``passed`` is False if the check (``station``)
-    blocks the interrupt.
+    """The result of one check of an interrupt. ``station`` is the check. ``passed`` is False if the
+    check blocks the interrupt.
 
     ``text`` describes the result. ``register`` is the register that was checked. ``value`` is the
     value that the guest would read from the register. If the register has one byte for each INTID,
     ``value`` is the byte of the interrupt. ``remedy`` tells the user how to make the check pass.
-    ``fix`` is the write of the remedy, None if the remedy is not a write.
+    ``fix`` is the write of the remedy; None if the remedy is not a write.
     """
 
     station: Check
@@ -146,8 +146,8 @@ DAY, YEAR = 86_400 * 10**9, 365 * 86_400 * 10**9  # ns
 
 
 def span(ns: int) -> str:
-    """Return a time as text with four digits, such as ``312.4 us``. A time of one day or more is in
-    days or years."""
+    """Return a duration as text with four digits, such as ``312.4 us``. ``ns`` is the duration in
+    ns. For one day or more, the text is in days or years."""
     if ns >= DAY:
         return f"{ns // YEAR:,} years" if ns >= 2 * YEAR else f"{ns // DAY:,} days"
     for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):

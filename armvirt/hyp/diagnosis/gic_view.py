@@ -1,5 +1,6 @@
-"""The present state of the vGIC, as rows of plain data for tables. No function changes a state: the
-list registers are read, but not copied back into the vGIC's interrupts (no fold)."""
+"""The present state of the vGIC, as rows of plain data for tables. No function changes a state. The
+list registers are read, but not copied back into the vGIC's interrupts (KVM calls this copy a
+fold)."""
 
 from __future__ import annotations
 
@@ -96,8 +97,8 @@ def _interface(dist: Distributor, cpu: VgicCpu) -> Row:
 
 
 def _words(cpu: VgicCpu, group: int) -> str:
-    """The values of the active-priority registers of a group. With fewer preemption bits, fewer of
-    these registers exist (IHI 0069 12.2.1)."""
+    """The values of the active-priority registers of a group. The number of these registers depends
+    on the number of preemption bits (IHI 0069 12.2.1)."""
     count = active_priority_registers(present.preemption_bits(cpu))
     words = cpu.active_priorities(group)[:count]
     return " ".join(f"{word:#x}" for word in words)
@@ -122,10 +123,10 @@ def _decoded(value: int) -> Row:
 def interrupts(
     dist: Distributor, cpus: Iterable[VgicCpu], *, everything: bool = False
 ) -> list[Row]:
-    """The private interrupts of these vCPUs, all SPIs, and the LPIs to which an ITS translates an
-    event. If ``everything`` is False, the result has only the interrupts that are enabled, pending,
-    active or on an ap_list. An SGI is always enabled, so the enable bit of an SGI does not
-    count."""
+    """The interrupts of the VM, one row for each. They are the SGIs and PPIs of the vCPUs ``cpus``,
+    all SPIs, and the LPIs to which an ITS translates an event. If ``everything`` is False, the
+    result has only the interrupts that are enabled, pending, active or on an ap_list. The enable
+    bit of an SGI does not count, because an SGI is always enabled."""
     return [
         _interrupt(dist, irq, owner)
         for irq, owner in _all(dist, cpus)

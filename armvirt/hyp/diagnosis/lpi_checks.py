@@ -74,8 +74,8 @@ def lpis_enabled(case: Case) -> Finding:
 
 
 def lpis_enabled_at(dist: Distributor, cpu: VgicCpu) -> Finding:
-    """Check GICR_CTLR.EnableLPIs. This check comes first, because the pending state is only in
-    memory while EnableLPIs is 0 (IHI 0069 5.1.2)."""
+    """Check GICR_CTLR.EnableLPIs. This is the first check of an LPI. While EnableLPIs is 0, the
+    pending state of an LPI is in the pending table in memory, and nowhere else (IHI 0069 5.1.2)."""
     register = naming.redistributor(cpu, "GICR_CTLR", "EnableLPIs")
     value = RD_MAP.read(dist, cpu, OFFSETS["GICR_CTLR"], 4)
     on = bool(value & GICR_CTLR_ENABLE_LPIS)
@@ -95,8 +95,8 @@ def its_on(case: Case) -> Finding:
 
 def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> Finding:
     """Check GITS_CTLR.Enabled. While Enabled is 0, the ITS ignores messages and executes no
-    commands (IHI 0069 12.19, GITS_CTLR). ``needed`` is False if the LPI is pending already. Then
-    the LPI needs no message, and the check passes."""
+    commands (IHI 0069 12.19, GITS_CTLR). ``needed`` is False if the LPI is pending already. In this
+    case the LPI needs no message, and the check passes."""
     its = all_its[0] if source is None else source.its
     register = Register("GITS_CTLR", "Enabled", "GITS", OFFSETS["GITS_CTLR"])
     value = (arch.CTLR_ENABLED if its.enabled else 0) | (
@@ -122,8 +122,8 @@ def its_enabled(all_its: Sequence[Its], source: Source | None, needed: bool) -> 
 
 
 def translated(case: Case) -> Finding:
-    """Report the event that an ITS translates to the LPI. This check always passes. `unmapped`
-    handles an LPI without an event."""
+    """Report the event that an ITS translates to the LPI. This check always passes. The case that
+    no ITS translates an event to the LPI is handled by `unmapped`."""
     return Finding(
         Check.EVENT, True, f"translated from {source_of(case.its, case.irq.intid)}", TRANSLATION
     )
@@ -144,8 +144,9 @@ def source(case: Case) -> Finding:
 
 
 def enable(case: Case) -> Finding:
-    """Check the enable bit of the configuration byte, as the redistributor read it last. A later
-    change of the byte in the table has no effect before INV or INVALL (IHI 0069 5.1.1, 5.3)."""
+    """Check the enable bit of the LPI's configuration byte. The redistributor uses the byte that it
+    has read last. If the guest changes the byte in the table, the change has no effect before INV
+    or INVALL (IHI 0069 5.1.1, 5.3)."""
     irq, register = case.irq, naming.property_byte(case.dist, case.irq.intid, "bit 0")
     data = fetch(case.dist.memory, arch.property_address(case.dist.propbaser, irq.intid), 1)
     value = None if data is None else data[0]

@@ -39,16 +39,17 @@ def list_register(dist: Distributor, irq: VgicIrq) -> int:
 
 
 def line(irq: VgicIrq) -> bool:
-    """The input of a level-sensitive interrupt. If the interrupt is mapped to a host interrupt, its
-    line is read again, because ``line_level`` is not up to date while the interrupt is in a list
-    register."""
+    """The present level of the input of a level-sensitive interrupt. If the interrupt is mapped to
+    a host interrupt, the level comes from the function ``get_input_level``. In this case,
+    ``line_level`` is not up to date while the interrupt is in a list register."""
     if irq.hw and irq.get_input_level is not None:
         return irq.get_input_level()
     return irq.line_level
 
 
 def pending(dist: Distributor, irq: VgicIrq) -> bool:
-    """Whether an interrupt is pending, because of its list register, its latch, or its line."""
+    """Whether an interrupt is pending. It can be pending in its list register, by its latch, or by
+    its line."""
     offered = bool(list_register(dist, irq) & LR_PENDING)
     if not irq.level:
         return offered or irq.pending_latch
@@ -59,9 +60,9 @@ def pending(dist: Distributor, irq: VgicIrq) -> bool:
 
 
 def active(dist: Distributor, irq: VgicIrq) -> bool:
-    """Whether an interrupt is active. An active interrupt without a list register may have been
-    ended by the guest since the last flush. ICH_HCR_EL2.EOIcount is the number of interrupts that
-    the guest has ended in this way."""
+    """Whether an interrupt is active. If the interrupt is in no list register, the guest may have
+    ended it since the last flush. ICH_HCR_EL2.EOIcount is the number of interrupts that the guest
+    has ended outside the list registers."""
     if irq.lr >= 0:
         return bool(list_register(dist, irq) & LR_ACTIVE)
     return irq.active and irq not in _ended_outside(dist, irq)
@@ -75,8 +76,9 @@ def _ended_outside(dist: Distributor, irq: VgicIrq) -> list[VgicIrq]:
 
 
 def preemption_bits(cpu: VgicCpu) -> int:
-    """The number of preemption bits of the CPU interface on which the vCPU is loaded. If the vCPU
-    is not loaded, the result is the number of preemption bits of the host's interface."""
+    """The number of preemption bits of the virtual CPU interface on which the vCPU is loaded. If
+    the vCPU is not loaded, the result is the number that all virtual CPU interfaces of the host
+    have."""
     return cpu.prebits if cpu.vif is None else cpu.vif.prebits
 
 
@@ -102,9 +104,9 @@ def running_priority(cpu: VgicCpu) -> int:
 
 
 def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
-    """The interrupt that a vCPU handles at its running priority. The result is None at the idle
-    priority. The result is also None if the interrupt is an LPI, which has no active state, or if
-    software has written the active-priority registers."""
+    """The active interrupt of a vCPU whose priority is the running priority. The result is None at
+    the idle priority. The result is also None if the interrupt is an LPI, which has no active
+    state, or if software has written the active-priority registers."""
     level = running_priority(cpu)
     if level == IDLE_PRIORITY:
         return None
@@ -113,8 +115,8 @@ def running(dist: Distributor, cpu: VgicCpu) -> VgicIrq | None:
 
 
 def _dropped_by(cpu: VgicCpu, irq: VgicIrq) -> int:
-    """The group priority of an active interrupt. The priority drop of the interrupt clears the
-    active-priority bit of this group priority."""
+    """The group priority that an active interrupt had at its acknowledge. The priority drop of the
+    interrupt clears the active-priority bit of this group priority."""
     return group_priority(
         cpu, int(bool(irq.running & LR_GROUP1)), irq.running >> LR_PRIORITY_SHIFT & LR_PRIORITY_MASK
     )

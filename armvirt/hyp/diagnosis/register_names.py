@@ -1,5 +1,6 @@
 """The GICv2 and GICv3 registers that have the fields of an interrupt, with their names and offsets.
-No function here changes a state or copies list registers back."""
+No function here changes a state. No function copies the list registers back into the vGIC's
+interrupts."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ CPU_INTERFACE = {
 
 
 def interface(dist: Distributor, cpu: VgicCpu, what: str) -> Register:
-    """The register of the CPU interface with the key ``what`` in `CPU_INTERFACE`."""
+    """A register of the CPU interface. ``what`` is its key in `CPU_INTERFACE`, for example "mask"
+    for ICC_PMR_EL1 or GICC_PMR."""
     (name, field), (v2_name, v2_field) = CPU_INTERFACE[what]
     if dist.model == 2:
         return Register(v2_name, v2_field, "GICC", OFFSETS[v2_name], cpu=cpu.vcpu_id)
@@ -66,8 +68,8 @@ def distributor_control(dist: Distributor, group: int) -> Register:
 
 
 def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Register:
-    """The register that has the bit of an INTID. ``array`` is the offset of the register array, a
-    key of `BIT_ARRAYS`."""
+    """The register that has the bit of an INTID. ``array`` selects one of the register arrays, such
+    as ISENABLER: it is the offset of the array, a key of `BIT_ARRAYS`."""
     name, bit = BIT_ARRAYS[array], intid % 32
     if is_private(intid) and dist.model != 2:
         return Register(
@@ -85,8 +87,8 @@ def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Reg
 
 
 def bit_value(dist: Distributor, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
-    """The value of the register that `bit_register` returns. ``field(irq)`` gives the bit of one
-    interrupt."""
+    """The value of the register that `bit_register` returns, one bit for each interrupt.
+    ``field(irq)`` returns the bit of the interrupt ``irq``."""
     if is_private(intid):
         return sum(field(irq) << n for n, irq in enumerate(cpu.private))
     first = intid & ~31

@@ -1,8 +1,8 @@
 """Why a vCPU does not take an interrupt: the checks of the interrupt from its source to the PE, and
 the first check that blocks the interrupt.
 
-No state changes: the checks read the list registers, but do not copy them back into the vGIC's
-interrupts (no fold).
+No state changes. The checks read the list registers, but do not copy them back into the vGIC's
+interrupts (KVM calls this copy a fold).
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ _ON_A_PE: tuple[Callable[[Case], Finding], ...] = (
 
 
 def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> list[Finding]:
-    """Check an interrupt on its way to a vCPU, and return the `Finding` of each check. If a check
-    blocks the interrupt, the list registers are not checked. The last finding is always about
-    PSTATE.
+    """Check an interrupt on its way to a vCPU, and return the `Finding` of each check. The list
+    registers are checked only if all checks before them pass and the vCPU is loaded. The last
+    finding is always about PSTATE.
 
     For an LPI to which no ITS translates an event, the result has only the findings of
     `lpi_checks.unmapped`. KvmError EINVAL for an INTID that does not exist.
@@ -59,9 +59,9 @@ def trace(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> lis
 
 
 def _on_a_pe(case: Case) -> list[Finding]:
-    """The findings about list registers, for a loaded vCPU. If the list registers are out of date,
-    or if the interrupt is pending in no list register, the result has only the finding of
-    `in_list_register`."""
+    """The findings of the checks from the list registers on, for a loaded vCPU. If the list
+    registers are out of date, or if the interrupt is pending in no list register, the result has
+    only the finding of `in_list_register`."""
     first = delivery.in_list_register(case)
     stale = case.cpu.dirty or not case.lr & LR_PENDING
     return [first] if stale else [first, *(check(case) for check in _ON_A_PE)]
@@ -72,8 +72,8 @@ def _is_unmapped(vgic: Vgic, intid: int) -> bool:
 
 
 def first_held(findings: Sequence[Finding]) -> Finding | None:
-    """The first finding that blocks the interrupt. If no finding blocks the interrupt, the PE takes
-    the interrupt, and the result is None."""
+    """The first of the ``findings`` that blocks the interrupt. None if no finding blocks the
+    interrupt; then the PE takes the interrupt."""
     return next((finding for finding in findings if not finding.passed), None)
 
 
@@ -84,9 +84,9 @@ def blocker(vgic: Vgic, vcpu_id: int, intid: int, view: CpuView = _RUNNING) -> F
 
 
 class Comparison(NamedTuple):
-    """Why a vCPU takes one interrupt before another interrupt. ``rule`` is the name of the check
-    that blocks the other interrupt, or "priority", "preemption" or "list register order". If the
-    first interrupt does not come before the other interrupt, ``rule`` is "nothing". ``text``
+    """Why a vCPU takes one interrupt before another interrupt. ``rule`` is "priority",
+    "preemption", "list register order", or the name of the check that blocks the other interrupt.
+    If the first interrupt does not come before the other interrupt, ``rule`` is "nothing". ``text``
     explains the rule."""
 
     rule: str

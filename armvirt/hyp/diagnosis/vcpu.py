@@ -57,8 +57,8 @@ def view(vcpu: Vcpu, intid: int) -> CpuView:
 
 
 def _is_waking(vcpu: Vcpu) -> bool:
-    """Whether a vCPU is runnable and on no PE, and no other runnable vCPU queues at the same PE
-    (`CpuView.waking`)."""
+    """Whether a vCPU is runnable, is not loaded on a PE, and is the only runnable vCPU that queues
+    at its PE (`CpuView.waking`)."""
     if vcpu.pe is not None or not vcpu.runnable:
         return False
     rivals = (other for other in vcpu.host.vcpus if other is not vcpu and other.runnable)

@@ -78,9 +78,9 @@ class Host:
     """The host kernel of KVM, with the physical CPUs (PEs) that ``config`` describes. ValueError if
     a number in ``config`` is out of range.
 
-    ``turn`` is the PE that has the present time slice, which ends at ``turn_end`` ns. ``driving``
-    is true while `run` is in progress. ``stuck`` says why the last `run` found the guest stuck;
-    None if the guest is not stuck.
+    ``turn`` is the PE that has the present time slice. The slice ends at the virtual time
+    ``turn_end`` (ns). ``driving`` is true while `run` is in progress. ``stuck`` is the reason if
+    the last `run` found the guest stuck, otherwise None.
     """
 
     def __init__(self, config: HostConfig, bus: EventBus | None = None) -> None:
@@ -126,37 +126,39 @@ class Host:
 
     @property
     def current(self) -> Runnable | None:
-        """The vCPU of the PE that has the present time slice. This vCPU runs now, or ran last. None
-        if the PE has no vCPU."""
+        """The vCPU of the PE that has the present time slice; None if the PE has no vCPU. During
+        `run`, this is the vCPU that runs; otherwise it is the vCPU that ran last."""
         return self.turn.vcpu
 
     def _stamp(self) -> Stamp:
         return self.turn.pe.stamp()
 
     def add_poll(self, poll: Poll) -> Callable[[], None]:
-        """Call ``poll()`` about every 20 ms of host time. If ``poll`` returns true, the run stops
-        at once. A call of the returned function removes ``poll``.
+        """Call ``poll()`` about every 20 ms of real time, while `run` is in progress. If ``poll``
+        returns true, the run stops at once. A call of the returned function removes ``poll``.
 
-        The engine (the CPU emulator) reads the host's clock every few thousand instructions and
-        after each exit, because one instruction may take as much host time as a million others.
-        `_loop` also reads the host's clock before each guest entry, because a guest may exit so
-        often that the engine does not read the clock.
+        The engine (the CPU emulator) reads the real time every few thousand instructions and after
+        each exit, because one instruction may take as much real time as a million others. `_loop`
+        also reads the real time before each guest entry, because a guest may exit so often that the
+        engine does not read the time.
         """
         return _add(self._polls, poll)
 
     def add_idle(self, idle: Idle) -> Callable[[], None]:
         """Call ``idle(now, due)`` when no vCPU can run. ``now`` is the present virtual time in ns.
-        ``due`` is the time of the next event in ns, or None if no event is due. ``idle`` returns
-        the time in ns to which the clock advances, or None if no vCPU can ever run.
+        ``due`` is the virtual time of the next event in ns; None if no event is due. ``idle``
+        returns the virtual time to which the clock advances, or None if no vCPU can ever run.
 
-        If several functions are added, each function gets the result of the previous function as
-        ``due``. A call of the returned function removes ``idle``.
+        If several functions are added, the first function gets the time of the next event as
+        ``due``. Each further function gets the result of the function before it. A call of the
+        returned function removes ``idle``.
         """
         return _add(self._idles, idle)
 
     def idle_until(self, due: int | None) -> int | None:
-        """The time in ns to which the clock advances while no vCPU can run. The functions of
-        `add_idle` decide this time. Without such a function the result is ``due``."""
+        """The virtual time in ns to which the clock advances while no vCPU can run. ``due`` is the
+        time of the next event; None if no event is due. The functions of `add_idle` decide the
+        result. Without such a function, the result is ``due``."""
         for idle in self._idles:
             due = idle(self.clock.now, due)
         return due
@@ -167,7 +169,7 @@ class Host:
         return self._stop
 
     def _look(self) -> None:
-        """Call the functions of `add_poll` between two guest entries."""
+        """Call the functions of `add_poll`. `_loop` does this between two guest entries."""
         self._look_at = monotonic() + LOOK_S
         self._poll()
 
@@ -177,8 +179,8 @@ class Host:
 
     def woken(self, vcpu: Runnable) -> None:
         """Choose the PE for a vCPU that became runnable. Then make the running vCPU leave the
-        guest. The reason is that the time slice of a vCPU that runs alone has no end. With a second
-        runnable vCPU, the time slice must end at ``turn_end``."""
+        guest, so that its time slice can end at ``turn_end``. (The time slice of a vCPU that runs
+        alone has no end.)"""
         if vcpu.pe is None:
             loads = self._loads(vcpu)
             self._migrate(vcpu, place(vcpu.sched.home, loads, vcpu.sched.affinity))
@@ -188,7 +190,8 @@ class Host:
             self.turn.pe.request_stop()
 
     def _loads(self, without: Runnable | None = None) -> list[int]:
-        """The number of runnable vCPUs at each PE. The vCPU ``without`` is not counted."""
+        """The number of runnable vCPUs at each PE. The vCPU ``without`` is left out of the count;
+        None leaves out no vCPU."""
         loads = [0] * len(self.pcpus)
         for vcpu in self.vcpus:
             if vcpu.runnable and vcpu is not without:
@@ -202,8 +205,8 @@ class Host:
             vcpu.sched.home = pe
 
     def affinity_changed(self, index: int) -> None:
-        """Move the vCPU with the index ``index`` after a change of its affinity. The move is at
-        once, or, during `run`, after the next exit."""
+        """Move the vCPU ``vcpus[index]``, if its new affinity requires a move. During `run`, the
+        move is after the next exit; otherwise it is at once."""
         vcpu = self.vcpus[index]
         if not self.driving:
             self._move(vcpu)
@@ -240,20 +243,20 @@ class Host:
         self.turn.pe.request_stop()
 
     def stop_at(self, address: int) -> Callable[[], None]:
-        """Make `run` return before any vCPU executes the instruction at a virtual address. A call
-        of the returned function removes the stop."""
+        """Make `run` return whenever a vCPU is about to execute the instruction at a virtual
+        address. A call of the returned function removes this stop."""
         return _all([v.context.stop_at(address, self.stop) for v in self.vcpus])
 
     def stop_in(self, addresses: range) -> Callable[[], None]:
-        """Make `run` return before any vCPU enters a range of virtual addresses (whole pages) from
-        outside the range. A call of the returned function removes the stop."""
+        """Make `run` return whenever a vCPU is about to enter a range of virtual addresses (whole
+        pages) from outside the range. A call of the returned function removes this stop."""
         return _all([v.context.stop_in(addresses, self.stop) for v in self.vcpus])
 
     # -- state --
 
     def unload(self) -> None:
-        """Detach all loaded vCPUs and do not save their registers, because the caller restores a
-        state next."""
+        """Detach all loaded vCPUs. Their registers are not saved, because the caller restores
+        another state next."""
         for pcpu in self.pcpus:
             pcpu.unload()
 
@@ -265,16 +268,16 @@ class Host:
         return {"clock": self.clock, "gic": self.gic, **pcpus, "standstill": self._standstill}
 
     def state(self) -> State:
-        """The present time slice, and the saved state of each object in `parts`. Loaded vCPUs stay
-        loaded."""
+        """The present time slice, and the saved state of each object in `parts`. This method does
+        not unload vCPUs."""
         return {
             "version": STATE_VERSION, "turn": self.turn.index, "turn_end": self.turn_end,
             "parts": states_of(self.parts),
         }  # fmt: skip
 
     def check_shape(self, state: State) -> None:
-        """Check that `load` can restore ``state``. StateError if a version anywhere in ``state``
-        differs. ValueError if the number of PEs differs."""
+        """Check that `load` can restore ``state``. StateError if one of the versions in ``state``
+        is not the present version. ValueError if ``state`` has another number of PEs."""
         check_versions(state, self.state(), "the host")
         if state["parts"].keys() != self.parts.keys():
             raise ValueError("saved state is of another shape: the number of physical CPUs")
@@ -290,15 +293,16 @@ class Host:
 
     @property
     def insns(self) -> int:
-        """The number of instructions that all vCPUs have retired."""
+        """The number of instructions that all vCPUs together have retired since their creation."""
         return sum(v.context.insns for v in self.vcpus)
 
     def run(self, until: int = NEVER, insns: int = NEVER) -> Stop:
-        """Run all vCPUs until one of these: ``until`` ns of virtual time, ``insns`` retired
-        instructions, a requested stop, or no vCPU can ever run.
+        """Run all vCPUs until one of four conditions is true. First, the virtual time is ``until``
+        ns or more. Second, the total `Host.insns` is ``insns`` or more. Third, a stop was
+        requested. Fourth, no vCPU can ever run.
 
-        KvmError: the errors of `check_standing`. If a trace sink raises an exception during an
-        exit, `run` raises the exception after this exit.
+        KvmError: the errors of `check_standing`. If a trace sink (a receiver of trace events)
+        raises an exception during an exit, `run` raises the exception after this exit.
         """
         self.check_standing()
         self.stuck = None
@@ -312,7 +316,7 @@ class Host:
         return stop
 
     def check_standing(self) -> None:
-        """Check that the host does not run. KvmError EBUSY during `run`, EBADF after `close`."""
+        """Raise KvmError EBUSY if `run` is in progress, and KvmError EBADF after `close`."""
         if self.driving:
             raise KvmError(
                 "EBUSY",
@@ -371,8 +375,8 @@ class Host:
                 )
 
     def _time_of(self, insns: int) -> int:
-        """The time in ns at which ``insns`` instructions will have retired, if only the current
-        vCPU runs."""
+        """The virtual time in ns at which `Host.insns` will reach the value ``insns``, if only the
+        current vCPU runs."""
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Runnable | None:
@@ -402,9 +406,9 @@ class Host:
         return current
 
     def _look_at_lines(self) -> bool:
-        """At the end of a time slice, find the vCPUs in WFE whose exclusive monitor marks a memory
-        granule, and detect a store to this granule. Return whether one of these vCPUs still waits
-        for a store."""
+        """At the end of a time slice, let each vCPU that waits in WFE with a marked exclusive
+        monitor compare the marked granule (`EventWaiter.turn_over`). A changed granule ends the
+        wait. Return whether one of these vCPUs still waits for a store."""
         waiting = [
             v.event_wait for v in self.vcpus if v.event_wait.watches and v is not self.current
         ]
@@ -441,9 +445,9 @@ class Host:
         return chosen
 
     def _next_pcpu(self, loads: list[int]) -> Pcpu:
-        """Choose the PE for the next time slice. The choice is in circular order, and starts after
-        the PE ``turn``, which had the last time slice. The first PE that has a runnable vCPU, or
-        that pulls a vCPU from a busier PE, is chosen."""
+        """Choose the PE for the next time slice. The PEs are considered in circular order, from the
+        PE after ``turn``, which had the last time slice. The first PE that has a runnable vCPU, or
+        that can pull one from a busier PE, is chosen."""
         count = len(self.pcpus)
         for step in range(1, count + 1):
             pe = (self.turn.index + step) % count
@@ -454,9 +458,9 @@ class Host:
         raise AssertionError("somebody can run")
 
     def _pull(self, pe: int, source: int) -> bool:
-        """Move a waiting vCPU from PE ``source`` to PE ``pe``. The next vCPU in round-robin order
-        that is runnable, not loaded, and allowed on PE ``pe`` is moved. Return False if no vCPU can
-        move."""
+        """Move a waiting vCPU from PE ``source`` to PE ``pe``. The candidates are the vCPUs of PE
+        ``source`` that are runnable, not loaded, and allowed on PE ``pe``. The next candidate in
+        round-robin order is moved. Return False if there is no candidate."""
         waiting = [
             v.index
             for v in self.vcpus
@@ -469,8 +473,8 @@ class Host:
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
         """Let a vCPU enter the guest once, and handle the outcome. ``watched`` is true if `_loop`
-        has an instruction limit or functions of `add_idle`. Then the guest entry ends each time the
-        vCPU sleeps."""
+        has an instruction limit or functions of `add_idle`. If it is true, the guest entry ends
+        each time the vCPU sleeps."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if (
             vcpu.sched.faults_until
@@ -496,8 +500,8 @@ class Host:
         return any(v is not vcpu and (v.runnable or v.event_wait.watches) for v in self.vcpus)
 
     def _act_on(self, outcome: EntryOutcome, vcpu: Runnable, others: bool, until: int) -> None:
-        """Handle the outcome of a guest entry. If `run` is about to return, ignore the request
-        WAIT, so that the vCPU is not blocked."""
+        """Handle the outcome of a guest entry. If `run` is about to return, the vCPU is not
+        blocked, even if the outcome is the request WAIT."""
         kind = outcome.kind
         if kind is Request.WAIT:
             outcome.kind = Request.NONE
@@ -522,9 +526,10 @@ class Host:
                 self._report(stuck)
 
     def _report(self, stuck: Stuck) -> Stop:
-        """Record that the guest is stuck, and return why `run` returns. If the cause is about one
-        vCPU, report it to the VMM of this vCPU. If the cause is about all vCPUs, the result is
-        `Stop.IDLE`, and the caller of `run` reads ``Host.stuck``."""
+        """Store why the guest is stuck, and return the `Stop` for `run`. If the cause is about one
+        vCPU, report the cause to the VMM of this vCPU; the result is `Stop.HANDLER`. If the cause
+        is about all vCPUs, the result is `Stop.IDLE`, and the caller of `run` reads
+        ``Host.stuck``."""
         self.stuck = stuck
         if stuck.vcpu is None:
             return Stop.IDLE

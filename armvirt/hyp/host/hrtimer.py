@@ -1,5 +1,5 @@
-"""The host's high-resolution timers, which use the clock's event queue (after
-include/linux/hrtimer.h)."""
+"""The high-resolution timers of the host kernel (after include/linux/hrtimer.h). They use the event
+queue of the virtual clock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from armvirt.hw.clock import Clock
 
 
 class HrTimer:
-    """A one-shot timer. The clock has the expiry time and saves it, so the timer has no saved state
-    of its own.
+    """A one-shot timer. The clock stores the expiry time, and the saved state of the clock contains
+    it. Therefore the timer has no saved state of its own.
 
-    ``owner`` and ``kind`` name the timer in the clock's queue. Both names together must be unique
-    within a host. ``callback`` runs at or after the expiry, and may start the timer again.
+    ``owner`` and ``kind`` together are the name of the timer in the clock's event queue. No other
+    timer of the host may have the same name. ``callback`` runs at or after the expiry, and may
+    start the timer again.
     """
 
     __slots__ = ("_clock", "_name", "callback")
@@ -23,8 +24,8 @@ class HrTimer:
         clock.register(self._name, lambda _kind: self.callback())
 
     def start(self, when: int) -> None:
-        """Arm the timer for ``when`` ns of virtual time, in place of an earlier expiry. If ``when``
-        is in the past, the timer expires at once."""
+        """Arm the timer for the virtual time ``when`` (ns). If the timer is armed already, its
+        expiry changes to ``when``. If ``when`` is in the past, the timer expires at once."""
         self._clock.arm(when, self._name)
 
     def cancel(self) -> None:

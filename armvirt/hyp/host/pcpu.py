@@ -12,9 +12,9 @@ STATE_VERSION = 2
 
 
 class Pcpu:
-    """One physical CPU of a host. ``vcpus`` are all vCPUs of the host. ``vcpu`` is the vCPU that is
+    """One physical CPU of a host. ``vcpus`` has all vCPUs of the host. ``vcpu`` is the vCPU that is
     loaded on the PE, or that was loaded until it blocked; None if there is no such vCPU. ``last``
-    is the index of the vCPU that was chosen last, -1 before the first choice.
+    is the index of the vCPU that the scheduler chose last for this PE; -1 before the first choice.
 
     A vCPU stays loaded during the time slices of other PEs, because time slices model PEs that run
     at the same time.
@@ -50,14 +50,14 @@ class Pcpu:
         vcpu.load(self.pe)
 
     def leave(self, vcpu: Runnable) -> None:
-        """Clear the attribute ``vcpu`` if it is this vCPU, because this vCPU queues at another PE
-        from now on."""
+        """Record that ``vcpu`` now queues at another PE: if it is `Pcpu.vcpu`, set `Pcpu.vcpu` to
+        None."""
         if self.vcpu is vcpu:
             self.vcpu = None
 
     def unload(self) -> None:
-        """Detach the loaded vCPU and do not save its registers, because the caller restores a state
-        next."""
+        """Detach the loaded vCPU. Its registers are not saved, because the caller restores another
+        state next."""
         if self.vcpu is not None and self.loaded:
             self.vcpu.detach()
         self.vcpu = None

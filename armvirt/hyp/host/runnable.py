@@ -15,8 +15,8 @@ from armvirt.hyp.host.sched import SchedEntity
 
 class Request(Enum):
     """The request of an exit handler to the host. NONE is no request. WAIT blocks the vCPU (WFI,
-    CPU_SUSPEND). SLEEP makes the vCPU sleep until `EntryOutcome.until`; the vCPU stays loaded on
-    its PE."""
+    CPU_SUSPEND). SLEEP makes the vCPU sleep until the virtual time `EntryOutcome.until`; the vCPU
+    stays loaded on its PE."""
 
     NONE = "none"
     WAIT = "wait"
@@ -24,8 +24,9 @@ class Request(Enum):
 
 
 class EntryOutcome(Protocol):
-    """How one guest entry of a vCPU ended. ``kind`` is the reason why the PE left the guest, or the
-    request of an exit handler to the host. ``until`` is the time in ns at which a SLEEP ends."""
+    """How one guest entry of a vCPU ended. ``kind`` is either the reason why the PE left the guest,
+    or a request of an exit handler to the host. ``until`` is the virtual time in ns at which a
+    SLEEP ends; None if only a wake-up ends the SLEEP."""
 
     kind: ExitKind | Request
     until: int
@@ -46,13 +47,14 @@ class EventWaiter(Protocol):
         ...
 
     def turn_over(self) -> None:
-        """Compare the granule that the exclusive monitor marks with its contents at the start of
-        the wait. The host calls this method at the end of each time slice of another vCPU."""
+        """End the wait if the contents of the granule that the exclusive monitor marks have changed
+        since the start of the wait. After many calls, end the wait in any case. The host calls this
+        method at the end of each time slice of another vCPU."""
         ...
 
     def take_for_lost(self) -> bool:
-        """If other vCPUs have run since the wait began, clear the exclusive monitor and wake the
-        vCPU up. Return whether the monitor was cleared."""
+        """Clear the exclusive monitor and wake the vCPU up, if other vCPUs have executed
+        instructions since the wait began. Return whether the monitor was cleared."""
         ...
 
 
@@ -114,9 +116,10 @@ class Runnable(Protocol):
 
     @property
     def enter(self) -> Enter:
-        """Run the guest until ``until`` ns, or until an exit that EL2 does not complete itself. If
-        ``alone`` is true, no other vCPU can run. Then the vCPU may sleep without a return to the
-        caller. A YIELD instruction at or after ``yield_at`` ns also ends this guest entry."""
+        """Run the guest until the virtual time ``until`` (ns), or until an exit that EL2 does not
+        complete itself. The guest entry also ends at a YIELD instruction, if the virtual time is
+        ``yield_at`` (ns) or more. ``alone`` allows the vCPU to sleep without a return to the
+        caller. The caller sets ``alone`` only if no other vCPU can run."""
         ...
 
     def load(self, pe: Pe) -> None:
@@ -128,7 +131,8 @@ class Runnable(Protocol):
         ...
 
     def attach(self, pe: Pe) -> None:
-        """Bind the vCPU to a PE after a restore. The registers of the PE are restored already."""
+        """Bind the vCPU to a PE after the restore of a saved state. The vCPU loads no register,
+        because the registers of the PE have been restored, too."""
         ...
 
     def detach(self) -> None:
@@ -140,8 +144,8 @@ class Runnable(Protocol):
         ...
 
     def sleep(self, until: int | None) -> None:
-        """Block the vCPU until ``until`` ns or an earlier `wake`. If ``until`` is None, only `wake`
-        ends the sleep. The vCPU stays loaded on its PE."""
+        """Block the vCPU. `wake`, or the virtual time ``until`` (ns), ends the sleep. If ``until``
+        is None, only `wake` ends the sleep. The vCPU stays loaded on its PE."""
         ...
 
     def wake(self) -> None:
@@ -149,8 +153,8 @@ class Runnable(Protocol):
         ...
 
     def next_rise(self) -> int | None:
-        """The time in ns of the next rising edge of a timer line of the vCPU; None if no timer line
-        will rise."""
+        """The virtual time in ns of the next rising edge of a timer line of the vCPU; None if no
+        timer line will rise."""
         ...
 
     def stuck(self, cause: str) -> None:

@@ -18,19 +18,19 @@ from armvirt.state import State, checked
 STATE_VERSION = 1
 
 QUANTUM_NS = 100_000
-"""The time slice in ns of a PE on a host with several PEs. The time slice is short, because time
-slices model PEs that run at the same time. A YIELD in the first `QUANTUM_NS` of a time slice does
-not end the time slice."""
+"""The time slice of a PE on a host with several PEs, in ns of virtual time. The time slice is
+short, because time slices model PEs that run at the same time. A YIELD in the first `QUANTUM_NS` of
+a time slice does not end the time slice."""
 
 SLICE_NS = 1_000_000
-"""The time slice in ns of a vCPU on a host with one PE. It is about as long as base_slice of a
-Linux kernel. The end of a time slice costs about as much host time as a hundred thousand
-instructions, mainly because of cold caches."""
+"""The time slice of a vCPU on a host with one PE, in ns of virtual time. It is about as long as
+base_slice of a Linux kernel. A much shorter slice would make armvirt slow: the end of a time slice
+takes about as much real time as a hundred thousand instructions, mainly because of cold caches."""
 
 MIN_QUANTUM_NS = 1_000
-"""The shortest time slice in ns. The end of a time slice clears the exclusive monitor, so a time
-slice must be long enough for LDXR, an exception or two, and STXR. With a shorter time slice a vCPU
-might never acquire a lock."""
+"""The shortest time slice in ns of virtual time. The end of a time slice clears the exclusive
+monitor. Therefore a time slice must be long enough for LDXR, an exception or two, and STXR. With a
+shorter time slice a vCPU might never acquire a lock."""
 
 
 def default_quantum(pcpus: int) -> int:
@@ -76,14 +76,15 @@ def donor(pe: int, loads: Sequence[int]) -> int | None:
 class SchedEntity:
     """The scheduler's state of one vCPU (struct sched_entity, struct sched_info).
 
-    ``home`` is the PE at which the vCPU queues, None before the vCPU was first runnable.
-    ``affinity`` are the PEs on which the vCPU may run; None means all PEs. Until ``faults_until``
-    ns the vCPU does not execute, because its exception vectors fault again and again.
+    ``home`` is the PE at which the vCPU queues; None before the vCPU was first runnable.
+    ``affinity`` has the PEs on which the vCPU may run; None means all PEs. Until the virtual time
+    ``faults_until`` (ns) the vCPU does not execute, because its exception vectors fault again and
+    again.
 
-    ``run_delay`` is the time in ns for which the vCPU was runnable while another vCPU had its PE,
-    up to the last time at which the vCPU got a PE. The guest sees this time as stolen time. The
-    time in which the PE waits for its time slice does not count, because time slices model PEs that
-    run at the same time.
+    ``run_delay`` is the virtual time in ns for which the vCPU was runnable while another vCPU had
+    its PE. A run delay is added when the vCPU gets the PE. The guest sees ``run_delay`` as stolen
+    time. The time in which the PE waits for its time slice does not count, because time slices
+    model PEs that run at the same time.
     """
 
     __slots__ = ("_queued_at", "affinity", "faults_until", "home", "run_delay")

@@ -23,17 +23,18 @@ from armvirt.state import State, checked
 STATE_VERSION = 1
 
 FOREVER_NS = 1 << 62
-"""A wait of this length in ns or more (146 years) counts as endless. Guests set an unused timer to
-2**63 ticks or more, and the host's time has 64 bits of ns."""
+"""A wait of this length in ns of virtual time (146 years) or more counts as endless. A guest sets
+the compare value of an unused timer to 2**63 ticks or more. The expiry of such a timer can exceed
+ktime_t of a host kernel, which has 64 bits of ns."""
 
 FAULTS = 128
-"""The maximum number of instructions that the engine retires until it detects that the exception
-vectors fault again and again."""
+"""The engine detects that the exception vectors fault again and again. Until then, it retires at
+most this number of instructions."""
 
 RESCUES = 64
-"""The maximum number of calls of `Standstill.rescue` that clear an exclusive monitor. An event of
-the clock, or a vCPU that runs until the end of its time slice, sets the count of these calls to 0
-again."""
+"""The limit for the number of calls of `Standstill.rescue` that clear an exclusive monitor. The
+count restarts at 0 after an event of the clock, and after a vCPU that runs until the end of its
+time slice."""
 
 
 class Still(NamedTuple):
@@ -65,9 +66,9 @@ class Loop(Protocol):
 
 
 class Standstill:
-    """The vCPUs of a host that make no progress. ``still`` maps the index of each of these vCPUs to
-    the reason, a `Still`. The map is cleared when another vCPU makes progress or an event of the
-    clock is due."""
+    """The vCPUs of a host that make no progress. ``still`` has these vCPUs: it maps the index of a
+    vCPU to a `Still`, the reason. ``still`` is cleared when a vCPU makes progress or an event of
+    the clock is due."""
 
     def __init__(self, host: Loop) -> None:
         self._host = host
@@ -77,9 +78,9 @@ class Standstill:
     # -- progress --
 
     def ran(self, vcpu: Runnable, kind: ExitKind | Request, insns: int) -> None:
-        """Clear ``still`` if a vCPU made progress, because its instructions may let other vCPUs
-        make progress. ``kind`` says how the guest entry of the vCPU ended. ``insns`` is the number
-        of instructions that the vCPU retired."""
+        """Clear ``still`` if the vCPU made progress in its last guest entry, because other vCPUs
+        may then make progress, too. ``kind`` says how the guest entry ended. ``insns`` is the
+        number of instructions that the vCPU retired in it."""
         before = self.still.get(vcpu.index)
         stopped = kind is ExitKind.BUDGET and before is not None
         if kind is ExitKind.VECTOR_LOOP or (stopped and before is not None and before.faults):
@@ -96,16 +97,17 @@ class Standstill:
         self._rescues = 0
 
     def busy(self) -> None:
-        """Set the count of successful calls of `rescue` to 0, because a vCPU was runnable until the
-        end of its time slice. (`RESCUES` limits this count.)"""
+        """Set the number of successful calls of `rescue` to 0, because a vCPU was runnable until
+        the end of its time slice. `RESCUES` is the limit for this number."""
         self._rescues = 0
 
     # -- no progress --
 
     def spin(self, vcpu: Runnable, others: bool, until: int) -> Stuck | None:
         """Handle a vCPU that executes a branch to itself. If the guest is stuck, return the cause.
-        Otherwise advance the vCPU's time to the next event, and return None. ``others`` is true if
-        another vCPU can run. ``until`` is the time limit in ns."""
+        Otherwise advance the virtual time to the next event, and return None. The time advances at
+        most to ``until`` (ns) and, if ``others`` is true, to the end of the time slice. ``others``
+        is true if another vCPU can run."""
         why = "and no interrupt will come" if vcpu.hears else "with interrupts masked"
         stuck = self._dead_end(vcpu, f"branches to itself {why}", False)
         if stuck is None:
@@ -114,11 +116,12 @@ class Standstill:
 
     def vector_loop(self, vcpu: Runnable, others: bool, until: int) -> Stuck | None:
         """Handle a vCPU whose exception vectors fault again and again. If the guest is stuck,
-        return the cause. Otherwise advance the vCPU's time and return None.
+        return the cause. Otherwise advance the virtual time and return None.
 
         If ``others`` is true (another vCPU can run), the time advances to the end of the time
-        slice, otherwise to the next event of the clock. Then the vCPU executes the vectors again,
-        because another vCPU may have repaired them.
+        slice. Otherwise it advances to the next event of the clock. The time does not advance
+        beyond ``until`` (ns). Then the vCPU executes the vectors again, because they may have been
+        repaired.
         """
         host = self._host
         fault = describe(vcpu.context.system(ESR_EL1))
@@ -130,8 +133,8 @@ class Standstill:
         return stuck
 
     def go_on_faulting(self, vcpu: Runnable, others: bool, until: int) -> None:
-        """Advance the vCPU's time to ``faults_until`` or ``until``, whichever is first, without
-        execution."""
+        """Advance the virtual time, without execution of the vCPU. The time advances to
+        ``faults_until`` or to ``until`` (ns), whichever is first."""
         self._skip(min(until, vcpu.sched.faults_until), others)
 
     def _skip(self, until: int, others: bool) -> None:
@@ -142,8 +145,9 @@ class Standstill:
     # -- stuck guests --
 
     def _dead_end(self, vcpu: Runnable, cause: str, faults: bool) -> Stuck | None:
-        """Record that a vCPU makes no progress, and why. Return the cause if the guest is stuck.
-        Return None if another runnable vCPU makes progress, or if an event is due."""
+        """Record that a vCPU makes no progress, and why. If the guest is stuck, return the cause.
+        The guest is not stuck if another runnable vCPU makes progress or an event is due; then
+        return None."""
         self.still[vcpu.index] = Still(vcpu.context.pc, cause, faults)
         host = self._host
         runnable = [v for v in host.vcpus if v.runnable]
@@ -164,8 +168,8 @@ class Standstill:
         return (sleeping and self.rescue()) or ((sleeping or bool(listening)) and self._typed())
 
     def _typed(self) -> bool:
-        """If console input will come that can wake or interrupt a vCPU, advance the time to the
-        arrival of the input and return True. Otherwise return False."""
+        """Advance the virtual time to the arrival of the next console input, and return True. If no
+        input will come, leave the time unchanged and return False."""
         host = self._host
         later = host.idle_until(None)
         if later is None:
@@ -177,15 +181,15 @@ class Standstill:
         return ns - self._host.clock.now < FOREVER_NS
 
     def due(self) -> int | None:
-        """The time in ns of the next event of the clock; None if no event is due, or if the next
-        event is `FOREVER_NS` or more in the future."""
+        """The virtual time in ns of the next event of the clock. None if no event is due, or if the
+        next event is `FOREVER_NS` or more in the future."""
         due = self._host.clock.deadline()
         return due if due is not None and self._in_time(due) else None
 
     def rescue(self) -> bool:
         """Clear the exclusive monitor of each vCPU in WFE for which EL2 may have missed a store of
-        another vCPU, because on hardware this store would have cleared the monitor. Return whether
-        a monitor was cleared. The host calls this method when no vCPU can make progress."""
+        another vCPU. (On hardware, such a store clears the monitor.) Return whether a monitor was
+        cleared. The host calls this method when no vCPU can make progress."""
         lost = (
             [v.event_wait.take_for_lost() for v in self._host.vcpus]
             if self._rescues < RESCUES
@@ -196,8 +200,8 @@ class Standstill:
 
     def nobody_wakes(self) -> Stuck:
         """Return why the guest is stuck when no vCPU can run and no event is due. If a vCPU that
-        has a VMM waits in WFE, the cause is about this vCPU (the first one if there are
-        several)."""
+        has a VMM waits in WFE, the cause is about this vCPU. If there are several, the cause is
+        about the first one."""
         waiting = [v for v in self._host.vcpus if v.event_wait.active and v.has_vmm]
         if waiting:
             return Stuck("waits for an event (WFE) that nothing will send", waiting[0])

@@ -87,8 +87,8 @@ def _in_memory_order(exit: SyncExit, value: int, size: int) -> int:
 
 
 def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
-    """Emulate an access that the syndrome describes (ISV is 1). The instruction is a load or store
-    of one general-purpose register, without writeback. ``ipa`` is the address of the access."""
+    """Emulate a load or store that the syndrome describes (ISV is 1). Such an instruction accesses
+    one general-purpose register and has no writeback. ``ipa`` is the address of the access."""
     esr, context = exit.esr, vcpu.context
     size = 1 << (esr >> SAS_SHIFT & SAS_MASK)
     mask = (1 << size * 8) - 1
@@ -125,10 +125,11 @@ def by_instruction(vcpu: Vcpu, exit: SyncExit) -> int:
     access (ISV is 0). KVM returns an error for this access, unless the VMM has enabled
     KVM_CAP_ARM_NISV_TO_USER.
 
-    If the instruction cannot access a device, the guest takes a data abort. Exclusives and atomics
-    cause an unsupported exclusive access (DDI 0487, DFSC 0x35). DC ZVA and an access across a page
-    boundary cause an alignment fault. An instruction that cannot be decoded causes an external
-    abort, as if the bus rejected the access.
+    If the instruction cannot access a device, the guest takes a data abort. The fault status code
+    depends on the instruction. For exclusives and atomics it is "unsupported exclusive access" (DDI
+    0487, DFSC 0x35). For DC ZVA and for an access across a page boundary it is an alignment fault.
+    For an instruction that cannot be decoded it is an external abort, as if the bus rejected the
+    access.
     """
     from armvirt.arch.load_store import Form, decode_access
 

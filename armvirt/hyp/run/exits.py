@@ -1,5 +1,5 @@
-"""The exit handlers. A table has the handler for each value of ESR_EL2.EC; a default handler is for
-all other values (arch/arm64/kvm/handle_exit.c).
+"""The exit handlers, in a table by the value of ESR_EL2.EC. A value that is not in the table has
+the default handler `unknown` (arch/arm64/kvm/handle_exit.c).
 
 A handler gets the vCPU and the exit, and returns the `Action` that the PE takes next.
 """
@@ -76,7 +76,7 @@ def hypercall(vcpu: Vcpu, exit: SyncExit) -> int:
 
 
 def secure_call(vcpu: Vcpu, exit: SyncExit) -> int:
-    """Handle SMC: exit to the VMM if the SMCCC filter forwards the call. Otherwise SMC is
+    """Handle SMC. If the SMCCC filter forwards the call, exit to the VMM. Otherwise SMC is
     UNDEFINED, because the guest has no EL3 and uses HVC for SMCCC.
 
     The PC of a trapped SMC is at the SMC. Therefore the handler advances the PC.

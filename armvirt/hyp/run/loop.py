@@ -32,9 +32,9 @@ class RunLoop:
         return f"<RunLoop of vCPU {self.vcpu.id}>"
 
     def enter(self, until: int, alone: bool = False, yield_at: int = NEVER) -> Outcome:
-        """Enter the guest once: update the list registers, and run the guest until ``until`` ns or
-        until an exit that EL2 does not complete itself. The parameters are those of
-        `armvirt.hyp.host.runnable.Runnable.enter`."""
+        """Enter the guest once: update the list registers, and run the guest until the virtual time
+        ``until`` (ns), or until an exit that EL2 does not complete itself. The parameters are those
+        of `armvirt.hyp.host.runnable.Runnable.enter`."""
         vcpu, pe = self.vcpu, self.vcpu.pe
         assert pe is not None
         if self.power.suspended:
@@ -76,9 +76,9 @@ class RunLoop:
         return outcome
 
     def _suspended(self) -> None:
-        """Run a SUSPENDED vCPU (kvm_vcpu_suspend). If an interrupt can be delivered, exit with
-        KVM_SYSTEM_EVENT_WAKEUP; otherwise block the vCPU. Each guest entry calls this method until
-        the VMM sets the MP state RUNNABLE."""
+        """Handle a guest entry of a SUSPENDED vCPU (kvm_vcpu_suspend). If an interrupt can be
+        delivered, exit with KVM_SYSTEM_EVENT_WAKEUP; otherwise block the vCPU. This repeats at each
+        guest entry until the VMM sets the MP state RUNNABLE."""
         if self.vcpu.runnable_interrupt():
             self.outcome.exit = SystemEventExit("wakeup")
         else:
@@ -96,10 +96,10 @@ class RunLoop:
 
     def _one_instruction(self, pe: Pe, until: int) -> int:
         """Take a pending SError if PSTATE.A does not mask it. Return the deadline of the guest
-        entry in ns.
+        entry (virtual time in ns).
 
-        In a single step, the deadline is the end of the next instruction. If the SError stays
-        pending, the deadline is also the end of the next instruction, so that the guest takes the
+        In a single step, the deadline is the end of the next instruction. If PSTATE.A masks the
+        SError, the deadline is also the end of the next instruction. Then the guest takes the
         SError directly after the instruction that clears PSTATE.A. Otherwise the deadline is
         ``until``.
         """
@@ -112,8 +112,8 @@ class RunLoop:
         return min(until, self.host.clock.now + pe.ns_per_insn)
 
     def _take_serror(self, pe: Pe) -> None:
-        """Take the SError. The exception entry counts as one instruction, and is sent to the trace
-        as an event."""
+        """Take the SError. The exception entry counts as one instruction. The trace gets an event
+        for it."""
         context = self.vcpu.context
         elr = context.pc
         vcpu_events.take_serror(context)
@@ -130,9 +130,9 @@ class RunLoop:
     # -- WFI wake-ups by the virtual timer that the native engine handles --
 
     def _repeat_tick(self, pe: Pe) -> None:
-        """If the virtual timer's interrupt is the only interrupt that the guest can get, allow the
-        engine to handle the next WFIs itself. Then the virtual timer wakes the vCPU without an exit
-        to EL2. The interrupt stays in the same list register."""
+        """Allow the engine to handle the next WFIs itself, if the virtual timer's interrupt is the
+        only interrupt that the guest can get. Then the virtual timer wakes the vCPU without an exit
+        to EL2. The interrupt uses the same list register at each wake-up."""
         vgic, intid = self.vcpu.vm.vgic, self.vcpu.timer.wakes_for
         if vgic is not None and intid is not None and vgic.offers_only(self.vcpu.id, intid):
             pe.repeat_tick(self._repeated)
@@ -149,8 +149,8 @@ class RunLoop:
     # -- interrupts --
 
     def host_interrupts(self, pe: Pe) -> None:
-        """Handle the pending physical interrupts of the PE, like the interrupt handlers of a host
-        kernel. A direct timer is a timer of the vCPU that uses a timer of the PE. The PPI of a
+        """Handle the pending physical interrupts of the PE, as the interrupt handlers of a host
+        kernel do. A direct timer is a timer of the vCPU that uses a timer of the PE. The PPI of a
         direct timer stays active until the guest deactivates the timer's virtual interrupt."""
         vcpu, gic = self.vcpu, pe.gic
         while gic.deliverable(pe.index):
@@ -166,7 +166,7 @@ class RunLoop:
 
     def _notify_user(self) -> bool:
         """If the level of a timer line has changed, exit to the VMM with an `IntrExit`. Return True
-        if the VMM stops the run. Then the caller does not enter the guest."""
+        if the VMM stops the run, so that the caller does not enter the guest."""
         if not self.timers.should_notify_user():
             return False
         self.timers.notify_user()

@@ -84,8 +84,8 @@ def _id_register(vcpu: Vcpu, trap: Trap) -> int | None:
 
 def handle(vcpu: Vcpu, exit: SyncExit) -> int:
     """Handle an access to a trapped system register (kvm_handle_sys_reg). A register without a
-    handler is UNDEFINED. Examples are the registers of the PMU, and of other features that the ID
-    registers report as absent."""
+    handler is UNDEFINED. Examples are the registers of the PMU, and the registers of other features
+    that the ID registers report as absent."""
     fields = decode_sysreg(exit.esr)
     trap = Trap(fields.encoding, not fields.is_read, exit.rt_value)
     handler = TABLE.get(trap.encoding) or (_id_register if is_id_space(trap.encoding) else None)

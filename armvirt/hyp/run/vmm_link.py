@@ -26,17 +26,17 @@ from armvirt.hyp.vcpu.vcpu import Vcpu
 
 
 class LeftToCallerError(Exception):
-    """Raised in an exit handler of EL2 when the exit goes to the caller of `VmmLink.run`. The PE
-    leaves the guest before the instruction has any effect."""
+    """Raised in an exit handler of EL2 if the exit must go to the caller of `VmmLink.run`. The PE
+    leaves the guest, and the trapped instruction has no effect yet."""
 
 
 class VmmLink:
     """The interface of one vCPU to its VMM (`armvirt.hyp.vcpu.protocols.Vmm`).
 
-    An instruction can make several accesses, and traps again after each answer of the VMM.
-    ``answers`` has the exits that the caller of `run` answers, in the order of the accesses. All
-    these exits are for the instruction at ``_answers_pc``. ``taken`` is the number of these answers
-    that the instruction has used since its last trap.
+    An instruction can make several accesses. After each answer of the VMM, the instruction traps
+    again and repeats its accesses. ``answers`` has the exits of one instruction that the caller of
+    `run` answers, in the order of the accesses. The PC of this instruction is ``_answers_pc``.
+    ``taken`` is the number of answers that the instruction has used since its last trap.
     """
 
     __slots__ = (
@@ -68,14 +68,14 @@ class VmmLink:
 
     @property
     def _asks(self) -> bool:
-        """Whether the exit for the caller of `run` is an access or a semihosting call, which the
-        caller must answer."""
+        """Whether the caller of `run` must answer its exit: the exit is an access or a semihosting
+        call."""
         return isinstance(self._exit, (MmioExit, SemihostingExit))
 
     @property
     def silent(self) -> bool:
-        """Whether `run` has no exit for its caller, or only an access that the caller must answer.
-        In both cases a `DebugExit` can be delivered."""
+        """Whether a `DebugExit` can be delivered: `run` has no exit for its caller, or only an
+        access that the caller must answer."""
         return self._exit is None or self._asks
 
     def forget(self) -> None:
@@ -115,8 +115,8 @@ class VmmLink:
             self._vcpu.host.stop()
 
     def _take_answer(self, exit: MmioExit | SemihostingExit) -> int:
-        """Copy the VMM's answer into the exit. The instruction has trapped again, so the VMM does
-        not get the exit a second time."""
+        """Copy the VMM's answer into the exit. The exit is not delivered, because the VMM has
+        already answered it, and the instruction has only trapped a second time."""
         answer = self.answers[self.taken]
         self.taken += 1
         if isinstance(exit, MmioExit) and isinstance(answer, MmioExit):
@@ -127,11 +127,11 @@ class VmmLink:
 
     def _leave_to_caller(self, exit: MmioExit | SemihostingExit) -> NoReturn:
         """Leave the guest before the access completes. After the caller has written the answer, the
-        instruction traps again and uses the answer.
+        instruction traps a second time and uses the answer.
 
-        KVM does not trap again: it completes the access at the next KVM_RUN. The guest cannot see
-        the difference, because an access that traps again counts as one instruction. The second
-        trap also works for an instruction with several bus transfers.
+        In KVM the instruction does not trap a second time: KVM completes the access at the next
+        KVM_RUN. The guest cannot see the difference, because the two traps count as one
+        instruction. A second trap also works for an instruction with several bus transfers.
         """
         self._answers_pc = self._vcpu.context.exit_pc
         self.answers.append(exit)
@@ -139,9 +139,10 @@ class VmmLink:
         raise LeftToCallerError
 
     def complete(self, pe: Pe, on_exit: Callable[[SyncExit], int]) -> ExitKind:
-        """Complete the access that the VMM has answered, before an interrupt is delivered. KVM also
-        completes the access before the guest entry (kvm_handle_mmio_return). If the VMM has changed
-        the PC, discard the answer instead. Return the reason why the PE left the guest."""
+        """Complete the access that the VMM has answered. No interrupt is delivered before the
+        access is complete. KVM, too, completes the access before the guest entry
+        (kvm_handle_mmio_return). If the VMM has changed the PC, discard the answer instead. Return
+        the reason why the PE left the guest."""
         vcpu, context = self._vcpu, self._vcpu.context
         if context.pc != self._answers_pc:
             self.answers.clear()
@@ -186,9 +187,9 @@ class VmmLink:
         return exit
 
     def _run_host(self, until: int) -> Stop:
-        """Run the host until ``until`` ns or until a stop. If a trace sink raises an exception
-        during an exit, the exception is raised here after the exit. Then the next `run` returns the
-        exit."""
+        """Run the host until the virtual time ``until`` (ns) or until a stop. If a trace sink (a
+        receiver of trace events) raises an exception during an exit, this method raises the
+        exception after the exit. Then the next `run` returns the exit."""
         self.in_run = True
         if self._asks:
             self._exit = None

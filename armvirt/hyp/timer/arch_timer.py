@@ -52,9 +52,10 @@ class ArchTimer(Showable):
 
     ``set_phys_active(host_intid, active)`` writes the active state of a PPI in the GIC of the PE on
     which the vCPU is loaded or is being loaded. ``wake()`` wakes the blocked vCPU. ``name``
-    identifies the vCPU's host timers in the queue of the clock, and must be unique on the host.
+    identifies the vCPU's host timers in the event queue of the clock. It must be unique among all
+    VMs of the host.
 
-    ``wfit`` is the virtual count (ticks) at which the WFIT of a blocked vCPU times out, None if the
+    ``wfit`` is the virtual count (ticks) at which the WFIT of a blocked vCPU times out; None if the
     vCPU does not wait in a WFIT. ``blocked`` is True while the vCPU is blocked. Then the background
     timer has to wake the vCPU.
     """
@@ -136,8 +137,8 @@ class ArchTimer(Showable):
         return timer_should_fire(ctl, cval, count)
 
     def compute_delta(self, context: ArchTimerContext) -> int:
-        """The time in ns until the timer condition is met, rounded up; 0 if the condition is met
-        now."""
+        """The virtual time in ns from now until the timer condition is met, rounded up; 0 if the
+        condition is met now."""
         return self._delta_to(context, self.ctl_cval(context)[1])
 
     def _delta_to(self, context: ArchTimerContext, count: int) -> int:
@@ -152,9 +153,9 @@ class ArchTimer(Showable):
     # Lines and host timers -----------------------------------------------------------------------
 
     def update_irq(self, context: ArchTimerContext, level: bool) -> None:
-        """Inject the output level of a timer into the vGIC. A level that has not changed is
-        injected too, because the vGIC itself can set the line of an interrupt that is mapped to a
-        host interrupt to low."""
+        """Inject the output level of a timer into the vGIC, even if the level has not changed. A
+        timer's interrupt can be mapped to a host interrupt (HW = 1). The vGIC itself can lower the
+        line of such an interrupt, so the vGIC may not have the level of the last call."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
             # Only for an emulated timer: the PE's timer emits the event of a direct timer.
@@ -163,8 +164,8 @@ class ArchTimer(Showable):
             self.vgic.inject(self.vcpu_id, self.vm_data.ppi[context.timer_id], level, context)
 
     def timer_emulate(self, context: ArchTimerContext) -> None:
-        """Update the output level and the host timer of an emulated timer. The caller calls this
-        function after every change of the timer."""
+        """Update the output level and the host timer of an emulated timer. The caller does this
+        after every change of the emulated timer."""
         assert context.hrtimer is not None
         level = self.should_fire(context)
         if level != context.irq_level:
@@ -175,12 +176,12 @@ class ArchTimer(Showable):
             context.hrtimer.start(self.clock.now + self.compute_delta(context))
 
     def sync(self) -> None:
-        """Lower the output of an emulated timer if its condition is not met any more, because the
-        count has passed 2**64. EL2 calls this function at every exit, because no host timer is
-        armed for this moment.
+        """Lower the output of an emulated timer whose count has passed 2**64, because its condition
+        is then not met any more. EL2 calls this method at every exit.
 
-        No host timer is armed because the host reports a guest as stuck only if the guest waits and
-        no event is due. With a host timer for this moment, an event would always be due.
+        No host timer is armed for the time at which the count passes 2**64. Otherwise an event
+        would always be due, and the host could not detect a stuck guest: a guest is stuck if it
+        waits and no event is due.
         """
         for context in self.emulated:
             if context.irq_level and not self.should_fire(context):
@@ -214,9 +215,9 @@ class ArchTimer(Showable):
         """Handle a timer PPI that the host has acknowledged. Return True if the guest's PPI was
         injected.
 
-        The physical PPI stays active until the guest deactivates the guest's PPI, which is mapped
-        to the physical PPI. If the timer's output is low already, the guest gets no interrupt to
-        deactivate. Therefore this handler deactivates the physical PPI itself.
+        The guest's PPI is mapped to the physical PPI. The physical PPI stays active until the guest
+        deactivates its PPI. If the timer's output is low already, the guest gets no interrupt that
+        it could deactivate. In this case, this handler deactivates the physical PPI itself.
         """
         context = self._of_host_ppi.get(intid)
         if context is None or not context.loaded:
@@ -242,24 +243,24 @@ class ArchTimer(Showable):
         return self.now(self.cpu.vtimer)
 
     def ns_of_virtual_count(self, count: int) -> int:
-        """The first time (ns) at which the virtual count is ``count`` or more. The result is the
-        present time if the virtual count is ``count`` or more already."""
+        """The first virtual time (ns) at which the virtual count is ``count`` or more. If the
+        virtual count is ``count`` or more already, the result is the present time."""
         return self.clock.now + self._delta_to(self.cpu.vtimer, count)
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The time (ns) of the next event of an event stream, later than now; None if no event
-        stream is enabled. ``cntkctl`` is the guest's CNTKCTL_EL1, which controls the guest's event
-        stream. While the vCPU is loaded, the result also considers the event stream that
-        CNTHCTL_EL2 of the PE controls."""
+        """The virtual time (ns) of the next event of an event stream; None if no event stream is
+        enabled. An event at the present time does not count. ``cntkctl`` is the guest's
+        CNTKCTL_EL1, which controls the guest's event stream. While the vCPU is loaded, the event
+        stream of CNTHCTL_EL2 of the PE counts, too."""
         if self.hw is not None:
             return self.hw.next_event(cntkctl)
         ticks = arch.ticks_to_edge(cntkctl, self.virtual_count())
         return None if ticks is None else self.vm_data.counter.ns_after(ticks)
 
     def event_since(self, cntkctl: int, ns: int) -> bool:
-        """Whether an event stream had an event after the time ``ns``, up to and including now.
-        ``cntkctl`` is the guest's CNTKCTL_EL1. The calculation assumes that the streams had their
-        present settings all the time since ``ns``."""
+        """Whether an event stream had an event after the virtual time ``ns``, up to and including
+        the present time. ``cntkctl`` is the guest's CNTKCTL_EL1. The calculation assumes that the
+        settings of the event streams have not changed since ``ns``."""
         counter = self.vm_data.counter
         elapsed = counter.count() - counter.count_at(ns) & MASK64
         streams = [(cntkctl, self.virtual_count())]
@@ -271,7 +272,7 @@ class ArchTimer(Showable):
         return any(edge is not None and edge <= elapsed for edge in edges)
 
     def next_rise(self) -> int | None:
-        """The time (ns) of the next rising edge of a timer output that is low now; None if no
+        """The virtual time (ns) at which the next timer output goes from low to high; None if no
         output will go high. The vCPU may be loaded or not."""
         deltas = [delta for _, delta in self._waits() if delta]
         return self.clock.now + min(deltas) if deltas else None
@@ -317,9 +318,9 @@ class ArchTimer(Showable):
             raise KvmError("EINVAL", "two timers share a PPI")
 
     def repeat_levels(self) -> None:
-        """Inject the timer outputs that are high. The caller has already called `enable`, and an
-        output that rose before `enable` was not injected. If the vCPU is not loaded, no later event
-        would inject this output."""
+        """Inject the timer outputs that are high. The caller has called `enable` just before. An
+        output that rose before `enable` was not injected. If the vCPU is not loaded, nothing else
+        would inject it later."""
         for context in self.cpu.contexts:
             if context.irq_level:
                 self.update_irq(context, True)
@@ -380,8 +381,8 @@ class ArchTimer(Showable):
             context.loaded = True
 
     def detach(self) -> None:
-        """Mark the timers as not loaded, and do not save them, because the caller will restore
-        another state."""
+        """Mark the timers as not loaded. The timers are not saved from the PE, because the caller
+        will restore another state."""
         self.hw = None
         for context in self._direct:
             context.loaded = False
@@ -394,9 +395,10 @@ class ArchTimer(Showable):
         A timer is left out if its condition is met and the vGIC already has the high level
         (``irq_level``). The guest has disabled this timer's interrupt or masked it by priority, so
         the vCPU would block again after each wake-up. (KVM wakes the vCPU,
-        kvm_cpu_has_pending_timer, and the guest executes WFI again and again.) ``irq_level`` is
-        valid only at this moment, because the vGIC itself can later set the line of a mapped
-        interrupt to low.
+        kvm_cpu_has_pending_timer, and the guest executes WFI again and again.)
+
+        At the call, ``irq_level`` is the level in the vGIC. Later the two can differ, because the
+        vGIC itself can lower the line of an interrupt that is mapped to a host interrupt (HW = 1).
         """
         self.blocked = True
         deltas = [
@@ -409,9 +411,10 @@ class ArchTimer(Showable):
 
     @property
     def wakes_for(self) -> int | None:
-        """The INTID of the virtual timer, if no other timer can wake the vCPU: the physical timer
-        is disabled or masked, and the vCPU does not wait in a WFIT. The result is None if another
-        timer can wake the vCPU, if the virtual timer is not loaded, or before `enable`."""
+        """The INTID of the virtual timer, if the virtual timer is the only timer that can wake the
+        vCPU: the physical timer is disabled or masked, and the vCPU does not wait in a WFIT.
+        Otherwise None. The result is also None while the virtual timer is not loaded, and before
+        `enable`."""
         vtimer, ptimer = self.cpu.vtimer, self.cpu.ptimer
         if not (vtimer.loaded and self.cpu.enabled) or self.wfit is not None:
             return None
@@ -420,9 +423,9 @@ class ArchTimer(Showable):
         return self.vm_data.ppi[TimerId.VTIMER]
 
     def repeat_wakeups(self, times: int) -> None:
-        """Set the state that the timers have after ``times`` repetitions of this sequence: the vCPU
-        blocks (`blocking`), the background timer expires for the virtual timer, and the vCPU is
-        loaded (`vcpu_load`)."""
+        """Set the state that the timers have after ``times`` wake-ups by the virtual timer. In each
+        wake-up, the vCPU blocks (`blocking`), the background timer expires for the virtual timer,
+        and the vCPU is loaded (`vcpu_load`)."""
         self.clock.skip(times)
         self.update_irq(self.cpu.vtimer, True)
         self.set_phys_active(HOST_PPI[TimerId.VTIMER], True)
@@ -437,9 +440,9 @@ class ArchTimer(Showable):
         """Inject the present output level of a timer, and set the active state of the physical PPI,
         before the timer runs on the PE (kvm_timer_vcpu_load_gic).
 
-        The physical PPI must be active while the guest's interrupt is active *or* the output is
-        high. A high output reaches the guest by a list register. If the physical PPI were inactive
-        at a high output, the PPI would cause an exit at once.
+        The physical PPI must be active while the guest's interrupt is active, and also while the
+        output is high. A high output reaches the guest by a list register. If the physical PPI were
+        inactive while the output is high, it would cause an exit at once.
         """
         self.update_irq(context, self.should_fire(context))
         active = context.irq_level
@@ -528,13 +531,13 @@ class ArchTimer(Showable):
         self.offset_changed()
 
     def offset_moves(self) -> None:
-        """Save the direct timers from the PE with the present offset. The caller will change the
-        offset next."""
+        """Save the direct timers from the PE, because the caller will change an offset next. The
+        save uses the present offset."""
         self._save()
 
     def offset_changed(self) -> None:
-        """Update outputs, host timers and traps. The caller has called `offset_moves`, and has then
-        changed the offset."""
+        """Update outputs, host timers and traps after a change of an offset. The caller has called
+        `offset_moves` before the change."""
         hw = self.hw
         if hw is not None:
             self.vcpu_load(hw)
@@ -593,9 +596,9 @@ class ArchTimer(Showable):
         return [row._asdict() for row in self.shown()]
 
     def _owner(self, context: ArchTimerContext) -> str:
-        """The part that makes the timer fire: "comparator" (the PE's timer), "hrtimer" (the host
-        timer of an emulated timer), or "bg_timer" (the background timer of a blocked vCPU). The
-        result is "nobody" if the timer will not fire."""
+        """The name of what makes the timer fire. "comparator" is the PE's timer. "hrtimer" is the
+        host timer of an emulated timer. "bg_timer" is the background timer of a blocked vCPU.
+        "nobody" means that the timer will not fire."""
         if context.loaded:
             return "comparator"
         if context.hrtimer is not None and context.hrtimer.active:
@@ -605,7 +608,8 @@ class ArchTimer(Showable):
 
     def tables(self) -> Sequence[Table | str]:
         """A table of both timers for display, with counts in hexadecimal. If the background timer
-        is armed, the next item is a line with its expiry in ns."""
+        is armed, the list has a second item: a line of text with the expiry of the background timer
+        in ns."""
         hexed = ("cval", "now", "offset", "vm_offset", "vcpu_offset")
         rows = [
             {k: f"{v:#x}" if k in hexed and isinstance(v, int) else v for k, v in row.items()}
@@ -620,9 +624,9 @@ class ArchTimer(Showable):
         ]
 
     def state(self) -> dict[str, object]:
-        """CTL, CVAL, output level and own offset of both timers, loaded or not, as the guest sees
-        them. The host timers that are armed are not in the result, because the state of the clock
-        has them."""
+        """CTL, CVAL, output level and own offset of both timers. These are the guest's values,
+        whether or not the vCPU is loaded. The result does not say which host timers are armed,
+        because the saved state of the clock has them."""
         timers = {}
         for context in self.cpu.contexts:
             ctl, cval = self.ctl_cval(context)
@@ -634,8 +638,8 @@ class ArchTimer(Showable):
         }  # fmt: skip
 
     def load(self, state: State) -> None:
-        """Restore the result of `state`. Afterwards the timers are not loaded; the caller calls
-        `attach` or `vcpu_load` if the vCPU was on a PE."""
+        """Restore the result of `state`. Afterwards the timers are not loaded. If the vCPU was on a
+        PE, the caller calls `attach` or `vcpu_load` next."""
         checked(state, "ArchTimer", STATE_VERSION)
         self.hw = None
         if state["enabled"]:

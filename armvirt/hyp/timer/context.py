@@ -88,10 +88,12 @@ class TimerVgic(Protocol):
 
 
 class OffsetUser(Protocol):
-    """The timers of a vCPU, whose counts depend on the offsets of the VM."""
+    """The interface to the timers of a vCPU for a change of the VM's offsets. The counts of the
+    timers depend on these offsets."""
 
     def offset_moves(self) -> None:
-        """Save the timers with the present offset, because an offset will change next."""
+        """Save the timers from the PE, because an offset will change next. The save uses the
+        present offset."""
 
     def offset_changed(self) -> None:
         """Update the timers, because an offset has changed."""
@@ -148,13 +150,13 @@ class ArchTimerVmData:
 
     def set_counter_offset(self, offset: int) -> None:
         """Subtract ``offset`` (ticks) from the virtual and the physical counter
-        (KVM_ARM_SET_COUNTER_OFFSET). Later writes of CNT by KVM_SET_ONE_REG have no effect."""
+        (KVM_ARM_SET_COUNTER_OFFSET). After this call, `set_count` has no effect."""
         self.counter_offset_set = True
         self._move(offset & MASK64, offset & MASK64)
 
     def set_count(self, timer_id: TimerId, count: int) -> None:
-        """Set the VM's offset of a timer so that its counter reads ``count`` (ticks) now
-        (KVM_SET_ONE_REG of CNT). The call has no effect after KVM_ARM_SET_COUNTER_OFFSET."""
+        """Choose the VM's offset of a timer so that the timer's counter now reads ``count`` ticks
+        (KVM_SET_ONE_REG of CNT). After `set_counter_offset`, this method has no effect."""
         if self.counter_offset_set:
             return
         offset = self.counter.count() - count & MASK64
@@ -194,7 +196,7 @@ class ArchTimerVmData:
             timer.offset_changed()
 
     def reset(self) -> None:
-        """Do nothing, because offsets and PPIs belong to the VM, and a vCPU reset keeps them."""
+        """Do nothing at the reset of a vCPU. The offsets and the PPIs belong to the VM and stay."""
 
     def state(self) -> dict[str, object]:
         return {

@@ -134,8 +134,8 @@ def get_one_reg(timer: ArchTimer, encoding: int) -> int:
 
 
 def set_one_reg(timer: ArchTimer, encoding: int, value: int) -> None:
-    """Write a timer register for KVM_SET_ONE_REG. A write of CNT sets the counter of the whole VM.
-    ``encoding`` is the encoding in the register id; KeyError if the encoding is not in
+    """Write a timer register for KVM_SET_ONE_REG. A write of CNT sets the counter of all vCPUs of
+    the VM. ``encoding`` is the encoding in the register id; KeyError if the encoding is not in
     `ONE_REGS`."""
     timer_id, register = ONE_REGS[encoding]
     if register is TimerRegister.CNT:

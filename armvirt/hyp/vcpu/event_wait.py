@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 STATE_VERSION = 1
 
 EVENT_NS = 1000
-"""The time in ns from an event to the wake-up of the vCPU. The engine reports a SEV only at the end
-of a translated block, which has at most 512 instructions. With a shorter time, the time of the
-wake-up would depend on the ends of the blocks."""
+"""The virtual time in ns from an event to the wake-up of the vCPU. The engine reports a SEV only at
+the end of a translated block, which has at most 512 instructions. With a smaller value, the time of
+the wake-up would depend on the ends of the blocks."""
 
 UNSEEN_TURNS = 64
 
 
 class EventWait(VcpuPart):
-    """The wait of one vCPU. ``active`` is true while the vCPU is in WFE or WFET. ``until`` is the
+    """The wait of one vCPU in WFE or WFET. ``active`` is true during the wait. ``until`` is the
     virtual count at which WFET times out; None for WFE."""
 
     __slots__ = ("_monitor", "_others", "_turns", "active", "until", "vcpu")
@@ -63,9 +63,9 @@ class EventWait(VcpuPart):
         context.event_register = True
 
     def vcpu_load(self, pe: Pe) -> None:
-        """Clear the exclusive monitor if the vCPU is not in WFE. In WFE the monitor is kept,
-        because the clearing of the monitor ends the wait. The first call after a migration restores
-        the migrated monitor."""
+        """Clear the exclusive monitor, unless the vCPU waits in WFE. During a wait the monitor
+        stays, because its clearing would end the wait. After `resume`, the first call restores the
+        monitor that was migrated."""
         context = self.vcpu.context
         if not self.active:
             context.clear_exclusive()
@@ -73,7 +73,7 @@ class EventWait(VcpuPart):
             context.exclusive, self._monitor = self._monitor, None
 
     def begin(self) -> None:
-        """Start the wait: WFE has found the event register clear."""
+        """Start the wait. The caller has found the event register clear at a WFE or WFET."""
         self.active = True
         self._turns, self._others = 0, 0
         if self.vcpu.context.watch_line():
@@ -81,15 +81,16 @@ class EventWait(VcpuPart):
 
     def in_flight(self, asleep: bool, wfit: int | None) -> InFlight:
         """Return the state that a migration transfers: the event register, the wait in WFE and the
-        exclusive monitor. ``asleep`` and ``wfit`` describe the wait in WFI (see `InFlight`). The
-        result contains ``asleep`` and ``wfit`` unchanged."""
+        exclusive monitor. ``asleep`` and ``wfit`` describe a wait in WFI or WFIT (see `InFlight`).
+        This method only copies them into the result."""
         context = self.vcpu.context
         age = self.vcpu.host.clock.now - context.event_cleared
         monitor = self._monitor or context.exclusive
         return InFlight(asleep, wfit, monitor, context.event_register, age, self.active, self.until)
 
     def resume(self, state: InFlight) -> None:
-        """Restore the result of `in_flight` in a vCPU that was migrated to this host."""
+        """Restore the state that `in_flight` returned on the source of the migration. This vCPU is
+        on the destination."""
         context, now = self.vcpu.context, self.vcpu.host.clock.now
         self._monitor = state.monitor
         context.take_event(max(0, now - state.event_age))
@@ -101,7 +102,8 @@ class EventWait(VcpuPart):
             self.until = state.wfet
 
     def forget(self) -> None:
-        """End or cancel the wait."""
+        """Mark the vCPU as not waiting. The caller has either seen an event, or cancels the
+        wait."""
         self.active, self.until = False, None
         self.vcpu.context.forget_line()
 
@@ -115,8 +117,10 @@ class EventWait(VcpuPart):
 
     @property
     def next_event(self) -> int | None:
-        """The time in ns of the first of these events: the next event of the event stream, the
-        timeout of WFET, the next rising edge of a timer line. None if no such event is due."""
+        """The virtual time in ns at which EL2 has to check the wait, if no other vCPU sends an
+        event before. It is the earliest of three times: the next event of the event stream, the
+        timeout of WFET, and the next rising edge of a timer line. None if there is none of the
+        three."""
         timer, cntkctl = self.vcpu.timer, self.vcpu.context.system(CNTKCTL_EL1)
         end = None if self.until is None else timer.ns_of_virtual_count(self.until)
         times = [ns for ns in (timer.next_event(cntkctl), end, timer.next_rise()) if ns is not None]
@@ -144,25 +148,27 @@ class EventWait(VcpuPart):
     # -- events from other vCPUs --
 
     def event(self, ns: int | None) -> None:
-        """Schedule the wake-up of the vCPU. The context calls this method when another vCPU or the
-        VMM sets the event register. ``ns`` is the time of the event; None means now. The call has
-        no effect if the vCPU is not in WFE."""
+        """Schedule the wake-up of the vCPU. The vCPU's context calls this method when another vCPU
+        or the VMM sets the event register. ``ns`` is the virtual time of the event; None means now.
+        The call has no effect if the vCPU is not in WFE."""
         if self.active:
             now = self.vcpu.host.clock.now
             self.vcpu.wake_at((now if ns is None else ns) + EVENT_NS)
 
     def turn_over(self) -> None:
         """Compare the monitored granule with its contents at the start of the wait. If the contents
-        differ, or after `UNSEEN_TURNS` calls, clear the exclusive monitor and wake the vCPU up. The
-        host calls this method at the end of each time slice of another vCPU."""
+        differ, clear the exclusive monitor and wake the vCPU up. Do the same at call number
+        `UNSEEN_TURNS` of one wait, even if the contents are equal. The host calls this method at
+        the end of each time slice of another vCPU."""
         self._turns += 1
         if self.vcpu.context.line_changed() or self._turns >= UNSEEN_TURNS:
             self._lost()
 
     def take_for_lost(self) -> bool:
-        """If other vCPUs have run since the wait began, clear the exclusive monitor and wake the
-        vCPU up, because EL2 may have missed a store of another vCPU. Return True if the monitor was
-        cleared. The host calls this method when no vCPU can make progress."""
+        """Clear the exclusive monitor and wake the vCPU up, if other vCPUs have executed
+        instructions since the wait began. One of these instructions may be a store that EL2 has not
+        detected. Return True if the monitor was cleared. The host calls this method when no vCPU
+        can make progress."""
         lost = self.watches and self._retired_by_others() != self._others
         if lost:
             self._lost()

@@ -51,18 +51,18 @@ class GuestDebug(IntFlag):
 
 class InFlight(NamedTuple):
     """The state of a vCPU that a migration needs, but that no ioctl of KVM saves. A VMM on KVM
-    loses this state: WFI completes on the other host, and a store-exclusive fails. The architecture
-    allows both results.
+    loses this state: on the destination host, a WFI completes at once, and a store-exclusive fails.
+    The architecture allows both results.
 
     ``asleep`` is true if the vCPU is in WFI or WFIT. ``wfit`` is the virtual count at which WFIT
-    ends; None for WFI. The vCPU wakes up on the other host at the same virtual time as without the
-    migration. The MP state SUSPENDED cannot replace ``asleep``: a SUSPENDED vCPU waits for an
-    interrupt that can be delivered, but a timer ends WFI even if its interrupt is masked.
-    ``monitor`` is the local exclusive monitor, see `Context.exclusive`.
+    ends; None for WFI. On the destination host, the vCPU wakes up at the same virtual time as
+    without the migration. The MP state SUSPENDED cannot replace ``asleep``. A SUSPENDED vCPU wakes
+    up only for an interrupt that can be delivered, but a timer ends WFI even if the timer's
+    interrupt is masked. ``monitor`` is the local exclusive monitor, see `Context.exclusive`.
 
-    ``event`` is the value of the event register. ``event_age`` is the time in ns since a WFE last
-    cleared the event register. ``waits`` is true if the vCPU is in WFE or WFET. ``wfet`` is the
-    virtual count at which WFET ends; None for WFE.
+    ``event`` is the value of the event register. ``event_age`` is the virtual time in ns since a
+    WFE last cleared the event register. ``waits`` is true if the vCPU is in WFE or WFET. ``wfet``
+    is the virtual count at which WFET ends; None for WFE.
     """
 
     asleep: bool
@@ -75,9 +75,10 @@ class InFlight(NamedTuple):
 
 
 class VcpuEvents(NamedTuple):
-    """The SError and the external abort of KVM_{GET,SET}_VCPU_EVENTS (struct kvm_vcpu_events). A
-    syndrome (``serror_has_esr``, ``serror_esr``) needs the RAS extension, which this CPU does not
-    have. KVM_GET_VCPU_EVENTS always returns False as ``ext_dabt_pending``."""
+    """The data of KVM_{GET,SET}_VCPU_EVENTS (struct kvm_vcpu_events): an SError and an external
+    data abort. ``serror_has_esr`` and ``serror_esr`` are a syndrome of the SError. A syndrome needs
+    the RAS extension, which this CPU does not have. KVM_GET_VCPU_EVENTS always returns False as
+    ``ext_dabt_pending``."""
 
     serror_pending: bool = False
     serror_has_esr: bool = False
@@ -86,9 +87,8 @@ class VcpuEvents(NamedTuple):
 
 
 def set_events(vcpu: VcpuCore, events: VcpuEvents) -> None:
-    """Make an SError pending, and inject an external abort for the access of the last exit.
-    ``events`` says which of the two the VMM requests. KvmError EINVAL in the cases that
-    `Vcpu.set_vcpu_events` lists."""
+    """Do what ``events`` requests: make an SError pending, inject an external abort for the access
+    of the last exit, or both. KvmError EINVAL in the cases that `Vcpu.set_vcpu_events` lists."""
     exit = vcpu.vmm.abortable
     if events.serror_pending and events.serror_has_esr:
         raise KvmError("EINVAL", "without the RAS extension an SError has no syndrome of the VMM's")

@@ -25,8 +25,9 @@ class MmioExit:
         self.abort = False
 
     def take(self, answer: MmioExit) -> None:
-        """Copy the VMM's answer from ``answer``, an exit that the VMM has answered. The instruction
-        has trapped again, and this object is the new exit for the same access."""
+        """Copy the VMM's answer from ``answer`` into this exit. The VMM has answered ``answer``.
+        Then the instruction has trapped a second time, and this object is the new exit for the same
+        access."""
         self.phys_addr, self.size, self.is_write = answer.phys_addr, answer.size, answer.is_write
         self.data, self.abort = answer.data, answer.abort
 
@@ -52,8 +53,9 @@ class SystemEventExit(NamedTuple):
 class SemihostingExit:
     """A semihosting call: the guest has executed HLT #0xF000 in a VM with semihosting.
     ``operation`` is the value of W0, ``parameter`` is the value of X1. The VMM sets ``result``, the
-    value for X0. If the call needs input and there is no input yet, the VMM sets ``retry_at``
-    instead, a time in ns. Then the vCPU sleeps until ``retry_at`` and executes the HLT again."""
+    value that X0 gets. If the call needs input and there is no input yet, the VMM sets ``retry_at``
+    instead, a virtual time in ns. Then the vCPU sleeps until ``retry_at`` and executes the HLT
+    again."""
 
     __slots__ = ("operation", "parameter", "result", "retry_at")
 
@@ -62,8 +64,9 @@ class SemihostingExit:
         self.retry_at: int | None = None
 
     def take(self, answer: SemihostingExit) -> None:
-        """Copy the VMM's answer from ``answer``, an exit that the VMM has answered. The HLT has
-        trapped again, and this object is the new exit for the same call."""
+        """Copy the VMM's answer from ``answer`` into this exit. The VMM has answered ``answer``.
+        Then the HLT has trapped a second time, and this object is the new exit for the same
+        call."""
         self.operation, self.parameter = answer.operation, answer.parameter
         self.result, self.retry_at = answer.result, answer.retry_at
 
@@ -73,8 +76,8 @@ class SemihostingExit:
 
 class StuckExit(NamedTuple):
     """The guest cannot make progress. ``cause`` is a text that says why. ``pc`` is the PC of the
-    vCPU. ``cpu`` is the number of the vCPU that ``cause`` is about. ``cpu`` is None if the VM has
-    only one vCPU, or if ``cause`` is about all vCPUs."""
+    vCPU that delivers this exit. ``cpu`` is the number of the vCPU that ``cause`` is about. ``cpu``
+    is None if the VM has only one vCPU, or if ``cause`` is about all vCPUs."""
 
     cause: str
     pc: int
@@ -82,7 +85,7 @@ class StuckExit(NamedTuple):
 
 
 class IntrExit(NamedTuple):
-    """KVM_EXIT_INTR: the level of a timer line has changed, in a VM without a vGIC.
+    """KVM_EXIT_INTR in a VM without a vGIC: the level of a timer line has changed.
     `Vcpu.device_irq_level` has the new levels."""
 
 
@@ -129,11 +132,11 @@ class Outcome:
     """The outcome of the last guest entry of one vCPU. A vCPU has one `Outcome` object, and each
     guest entry overwrites its attributes.
 
-    ``kind`` is the reason why the PE left the guest, or the request of an exit handler to the host.
-    A request WAIT or SLEEP stays in ``kind`` until the host has handled the request. ``until`` is
-    the time in ns at which a SLEEP ends. ``exit`` is the exit to the VMM; None if there is no exit.
-    The run loop delivers the exit after the PE has left the guest, so that the VMM can change any
-    register.
+    ``kind`` is either the reason why the PE left the guest, or a request of an exit handler to the
+    host kernel. A request WAIT or SLEEP stays in ``kind`` until the host has handled the request.
+    ``until`` is the virtual time in ns at which a SLEEP ends; None if only a wake-up ends the
+    SLEEP. ``exit`` is the exit to the VMM; None if there is no exit. The run loop delivers ``exit``
+    after the PE has left the guest. At that time the VMM can change any register.
     """
 
     __slots__ = ("exit", "kind", "until")
@@ -151,7 +154,8 @@ class Outcome:
         self.kind = Request.WAIT
 
     def sleep(self, until: int) -> None:
-        """Request that the vCPU sleeps until ``until`` ns and stays loaded on its PE."""
+        """Request that the vCPU sleeps until the virtual time ``until`` (ns). During the sleep the
+        vCPU stays loaded on its PE."""
         self.kind, self.until = Request.SLEEP, until
 
     @property
@@ -164,6 +168,6 @@ class Outcome:
             self.kind = Request.NONE
 
     def restore(self, waits: bool) -> None:
-        """Restore the saved request to the host: WAIT if ``waits`` is true, otherwise no request.
-        No exit to the VMM is restored."""
+        """Restore the request to the host from a saved state: WAIT if ``waits`` is true, otherwise
+        no request. An exit to the VMM is not part of the saved state."""
         self.kind, self.exit = Request.WAIT if waits else Request.NONE, None

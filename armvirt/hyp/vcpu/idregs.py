@@ -3,9 +3,9 @@ does not virtualize.
 
 HCR_EL2.TID3 traps reads of the feature registers. KVM returns sanitised values
 (arch/arm64/kvm/sys_regs.c, read_id_reg). DDI 0487 D23.2 describes the fields. The table `_RULES`
-lists the fields that a guest can see. All other fields read as zero, which usually means "not
-implemented". In the signed fields FP and AdvSIMD, zero means "implemented". Therefore these two
-fields must be in the table.
+lists the fields that a guest can see. All other fields read as zero. In most fields, zero means
+"not implemented". In the signed fields FP and AdvSIMD, zero means "implemented". Therefore these
+two fields must be in the table.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", 
 
 
 def added(encoding: int, features: Iterable[str]) -> int:
-    """The bits that report ``features`` (keys of `FEATURES`) in the ID register ``encoding``. All
-    other bits of the result are 0."""
+    """The bits of the ID register ``encoding`` that report ``features``. Each feature is a key of
+    `FEATURES`. All other bits of the result are 0."""
     value = 0
     for register, name, number in (FEATURES[feature] for feature in features):
         if BY_NAME[register].encoding == encoding:
@@ -108,14 +108,14 @@ def added(encoding: int, features: Iterable[str]) -> int:
 
 
 def visible(encoding: int, native_value: int, gicv3: bool, features: Iterable[str] = ()) -> int:
-    """The value that the guest reads from an ID register. ``native_value`` is the CPU's value. With
-    ``gicv3``, ID_AA64PFR0_EL1 reports ICC_*_EL1. ``features`` are the features that `added`
-    reports.
+    """The value that the guest reads from an ID register. ``native_value`` is the CPU's value. If
+    ``gicv3`` is true, ID_AA64PFR0_EL1.GIC reports that ICC_*_EL1 exist. ``features`` are the
+    features that `added` reports.
 
-    The space that HCR_EL2.TID3 traps is op0=3, op1=0, CRn=0, CRm=1..7. In this space, a register
-    without a rule reads as zero. These are the reserved registers, and the AArch32 registers,
-    because guests have no AArch32. Outside this space (MIDR_EL1, CTR_EL0, caches) the guest reads
-    the CPU's value.
+    HCR_EL2.TID3 traps the encodings with op0=3, op1=0, CRn=0, CRm=1..7. Of these registers, a
+    register without a rule reads as zero. Registers without a rule are the reserved registers, and
+    the AArch32 registers, because guests have no AArch32. Of all other registers (MIDR_EL1,
+    CTR_EL0, caches) the guest reads the CPU's value.
     """
     if not is_id_space(encoding):
         return native_value

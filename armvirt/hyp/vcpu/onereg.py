@@ -173,8 +173,9 @@ def _set_psci_version(vcpu: VcpuCore, value: int) -> None:
 
 
 def _workaround(number: int) -> Access:
-    """Return the `Access` of KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n, where n is ``number``. A write of
-    the present or a lower level has no effect. A write of a higher level raises KvmError EINVAL."""
+    """Return the `Access` of KVM_REG_ARM_SMCCC_ARCH_WORKAROUND_n, where n is ``number``. The value
+    is the level of protection. A write of the present level or a lower level has no effect. A write
+    of a higher level raises KvmError EINVAL."""
     level = WORKAROUNDS[number]
 
     def set_(vcpu: VcpuCore, value: int) -> None:

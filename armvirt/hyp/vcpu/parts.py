@@ -53,19 +53,20 @@ class VcpuPart:
         """Save the registers of this part of the vCPU from the PE (kvm_arch_vcpu_put)."""
 
     def attach(self, pe: Pe) -> None:
-        """Bind this part of the vCPU to ``pe`` after a restore. The registers of ``pe`` are
-        restored already, so the part loads no register."""
+        """Bind this part of the vCPU to ``pe`` after the restore of a saved state. The part loads
+        no register, because the registers of ``pe`` have been restored, too."""
 
     def detach(self) -> None:
-        """Unbind this part of the vCPU from its PE before a restore. The part saves no register,
-        because the restore replaces its state."""
+        """Unbind this part of the vCPU from its PE before the restore of a saved state. The part
+        saves no register, because the restore replaces the part's state."""
 
     def state(self) -> State:
-        """The saved state of this part of the vCPU as plain data, with a version."""
+        """What this part adds to the saved state of the vCPU: plain data with a version."""
         return {}
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned. StateError for another version."""
+        """Restore the result of `state`. StateError if the version in the result is not the present
+        version."""
 
     def set_attr(self, attr: int, value: int | None) -> None:
         """Set a device attribute (KVM_SET_DEVICE_ATTR). KvmError ENXIO for an unknown attribute."""
@@ -87,12 +88,12 @@ Part = TypeVar("Part", bound=VcpuPart)
 
 
 class VcpuParts:
-    """The parts of one vCPU, in the order in which they were added. `reset`, `attach`, `detach`,
-    `state` and `load` call the method of the same name of each part in this order, but `detach`
-    uses the reverse order.
+    """The parts of one vCPU, in the order in which they were added. `reset`, `attach`, `state` and
+    `load` call the method of the same name of each part, in this order. `detach` calls the method
+    `detach` of each part, in the reverse order.
 
-    ``loads`` has the methods `vcpu_load` of the parts in this order. ``puts`` has the methods
-    `vcpu_put` in the reverse order. A part that does not override the method is left out.
+    ``loads`` has the methods `vcpu_load` of the parts, in this order. ``puts`` has the methods
+    `vcpu_put`, in the reverse order. Both contain only the methods that a part overrides.
     """
 
     __slots__ = ("_attaches", "_detaches", "_groups", "_resets", "_saved", "loads", "puts")
@@ -110,8 +111,8 @@ class VcpuParts:
         return f"<VcpuParts: {', '.join(self._saved)}>"
 
     def add(self, name: str, part: Part) -> Part:
-        """Append a part of the vCPU's state, and return the part. ``name`` is the key of the part
-        in the saved state."""
+        """Append a part of the vCPU's state, and return the part. In the saved state of the vCPU,
+        ``name`` is the key of the part."""
         kind = type(part)
         if kind.reset is not VcpuPart.reset:
             self._resets.append(part.reset)
@@ -153,7 +154,8 @@ class VcpuParts:
         return states_of(self._saved)
 
     def load(self, states: State) -> None:
-        """Restore what `state` returned. StateError if the names of the parts differ."""
+        """Restore the result of `state`. StateError if its keys are not the names of the present
+        parts."""
         load_states(self._saved, states, "a vCPU")
 
 
@@ -186,10 +188,10 @@ class VgicPart(VcpuPart):
 
 
 class TimerPart(VcpuPart):
-    """The timers of one vCPU. The device attributes are the PPIs of the timers. ``in_kernel`` is
-    true if the VM has a vGIC (irqchip_in_kernel).
+    """The timers of one vCPU. The device attributes of this part are the PPI numbers of the timers.
+    ``in_kernel`` is true if the VM has a vGIC (irqchip_in_kernel).
 
-    ``device_irq_level`` is kvm_run.s.regs.device_irq_level in a VM without a vGIC: the levels of
+    In a VM without a vGIC, ``device_irq_level`` is kvm_run.s.regs.device_irq_level: the levels of
     the timer lines at the last report to the VMM. Bit 0 is the virtual timer, bit 1 is the physical
     timer.
     """
@@ -217,8 +219,8 @@ class TimerPart(VcpuPart):
         self._timer.detach()
 
     def should_notify_user(self) -> bool:
-        """Whether the level of a timer line differs from the level that was last reported to the
-        VMM (kvm_timer_should_notify_user). For a VM without a vGIC."""
+        """In a VM without a vGIC: whether the level of a timer line differs from its level at the
+        last report to the VMM (kvm_timer_should_notify_user)."""
         self._timer.sync_user()
         return self._timer.device_irq_level != self.device_irq_level
 

@@ -41,7 +41,7 @@ class PowerState(VcpuPart):
     """The power state of one vCPU. ``initialized`` is true after the first reset
     (KVM_ARM_VCPU_INIT). ``suspended`` is true in the MP state SUSPENDED.
 
-    ``owner`` is a name that identifies the wake-ups of the vCPU in the queue of the host's clock.
+    ``owner`` is the name of the vCPU's wake-up in the event queue of the virtual clock.
     """
 
     __slots__ = ("_owner", "_vcpu", "_wait", "initialized", "power", "suspended")
@@ -56,7 +56,8 @@ class PowerState(VcpuPart):
         return f"<PowerState: {self.power.value}>"
 
     def set(self, power: Power) -> None:
-        """Change the power state. If the vCPU becomes runnable, the host chooses its PE."""
+        """Change the power state. If the vCPU becomes runnable, the host kernel chooses a PE for
+        the vCPU."""
         vcpu = self._vcpu
         if power is not self.power and vcpu.host.bus.active:
             vcpu.host.bus.emit(Schedule(vcpu.uid, power.value))
@@ -141,15 +142,15 @@ class PowerState(VcpuPart):
             self.set(Power.RUNNABLE)
 
     def wake_at(self, when: int) -> None:
-        """Wake the vCPU up at ``when`` (virtual time in ns) at the latest."""
+        """Wake the vCPU up at the virtual time ``when`` (ns) at the latest."""
         clock = self._vcpu.host.clock
         armed = clock.armed(self._owner)
         if armed is None or when < armed:
             clock.arm(when, self._owner)
 
     def block(self) -> None:
-        """Put the vCPU (vcpu_put), block it, and arm its background timer (kvm_vcpu_block). If an
-        interrupt can be delivered, the call has no effect."""
+        """If an interrupt can be delivered, do nothing. Otherwise put the vCPU (vcpu_put), block
+        it, and arm its background timer (kvm_vcpu_block)."""
         vcpu = self._vcpu
         if vcpu.runnable_interrupt():
             return
@@ -158,8 +159,8 @@ class PowerState(VcpuPart):
         vcpu.timer.blocking()
 
     def sleep(self, until: int | None) -> None:
-        """Block the vCPU until ``until`` ns or an earlier wake-up. If ``until`` is None, only a
-        wake-up ends the sleep. The vCPU stays loaded on its PE."""
+        """Block the vCPU. `wake`, or the virtual time ``until`` (ns), ends the sleep. If ``until``
+        is None, only `wake` ends the sleep. The vCPU stays loaded on its PE."""
         self.set(Power.BLOCKED)
         if until is not None:
             self.wake_at(until)

@@ -35,9 +35,9 @@ class VmDevices(Protocol):
 class Vm(Protocol):
     """The attributes and methods of a VM that its vCPUs use (struct kvm, struct kvm_arch).
 
-    ``id_base`` is added to a vCPU number of the VM, so that the sum is unique on the host.
-    ``vcpu_features`` are the features with which all vCPUs were initialised; None before the first
-    `Vcpu.vcpu_init`.
+    ``id_base`` plus the number of a vCPU in its VM is a number that is unique among all VMs of the
+    host. ``vcpu_features`` are the features with which all vCPUs were initialised; None before the
+    first `Vcpu.vcpu_init`.
     """
 
     id: int
@@ -82,14 +82,14 @@ class Vm(Protocol):
         ...
 
     def first_run(self) -> None:
-        """Check and map the GIC and the PPIs of the timers. After the first call that succeeds, a
-        call has no effect."""
+        """Check the GIC and the PPIs of the timers, and map these PPIs. After a call has succeeded,
+        further calls have no effect."""
         ...
 
 
 class Vmm(Protocol):
-    """The interface from EL2 to the VMM of one vCPU. ``abortable`` is the exit of the access for
-    which the VMM can inject an external abort; None if there is no such access."""
+    """The interface from EL2 to the VMM of one vCPU. ``abortable`` is the exit for whose access the
+    VMM can inject an external abort; None if there is no such exit."""
 
     abortable: MmioExit | NisvExit | None
 
@@ -104,8 +104,8 @@ class Vmm(Protocol):
         ...
 
     def forget(self) -> None:
-        """Discard the VMM's answers to accesses, because a reset or a restore makes them
-        invalid."""
+        """Discard the answers that the VMM has given to accesses. A reset or a restore of the vCPU
+        makes the answers invalid."""
         ...
 
     def run(self, until: int = NEVER) -> Exit | None:
@@ -132,13 +132,14 @@ class VcpuCore(Runnable, Protocol):
     def vm(self) -> Vm: ...
 
     def runnable_interrupt(self) -> bool:
-        """Whether an interrupt can be delivered (kvm_arch_vcpu_runnable)."""
+        """Whether an interrupt can be delivered, or an SError is pending (kvm_arch_vcpu_runnable).
+        The mask bits in PSTATE do not count."""
         ...
 
     def wake_at(self, when: int) -> None:
-        """Wake the vCPU up at ``when`` (virtual time in ns) at the latest."""
+        """Wake the vCPU up at the virtual time ``when`` (ns) at the latest."""
         ...
 
     def request_stop(self) -> None:
-        """Make the PE leave the guest after the present exit."""
+        """Request that the PE leaves the guest after the exit that is handled at present."""
         ...

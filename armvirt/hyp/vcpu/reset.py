@@ -47,9 +47,10 @@ class VcpuInit(NamedTuple):
     features: int = 0
 
     def check(self) -> Feature:
-        """Check the target and the features, and return the features. KvmError in this order:
-        EINVAL for an unsupported target, ENOENT for an unknown feature, EINVAL for a feature that
-        this CPU does not have (kvm_vcpu_init_check_features)."""
+        """Check the target and the features, and return the features. The checks are in this order
+        (kvm_vcpu_init_check_features). First, KvmError EINVAL for an unsupported target. Second,
+        KvmError ENOENT for an unknown feature. Third, KvmError EINVAL for a feature that this CPU
+        does not have."""
         if self.target != TARGET_GENERIC_V8:
             raise KvmError(
                 "EINVAL",

@@ -52,9 +52,10 @@ HCR_GUEST_FLAGS = (
 class Traps(VcpuPart):
     """HCR_EL2, MDCR_EL2, VTCR_EL2 and VTTBR_EL2 of one vCPU.
 
-    ``lines`` are the bits VI and VF of HCR_EL2: the vCPU's interrupt inputs, which the VMM drives
-    in a VM without an interrupt controller. ``serror_pending`` is the bit VSE of HCR_EL2. If
-    ``breakpoints`` is true, BRK traps to EL2, because the VMM debugs the guest.
+    ``lines`` has the bits VI and VF of HCR_EL2. They are the levels of the vCPU's interrupt inputs
+    IRQ and FIQ. In a VM without an interrupt controller, the VMM drives these inputs.
+    ``serror_pending`` is the bit VSE of HCR_EL2. If ``breakpoints`` is true, BRK traps to EL2,
+    because the VMM debugs the guest.
     """
 
     __slots__ = ("_flags", "_mmu", "breakpoints", "lines", "serror_pending")
@@ -87,7 +88,8 @@ class Traps(VcpuPart):
         pe.write_el2(HCR_EL2, self._flags | self.lines)
 
     def set_line(self, number: int, level: bool) -> None:
-        """Set the level of an interrupt input: 0 is IRQ, 1 is FIQ (vcpu_interrupt_line)."""
+        """Set the level of an interrupt input of the vCPU (vcpu_interrupt_line). ``number`` selects
+        the input: input 0 is IRQ, input 1 is FIQ."""
         bit = HCR_VF if number else HCR_VI
         self.lines = self.lines | bit if level else self.lines & ~bit
 

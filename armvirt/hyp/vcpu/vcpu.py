@@ -45,12 +45,13 @@ writes the answer into the exit object. If the function returns true, `Host.run`
 class Vcpu:
     """One virtual CPU. `Vm.create_vcpu` creates it.
 
-    ``id`` is the vCPU's number in the VM. ``uid`` is unique on the host and identifies the vCPU in
-    trace events; in the first VM of a host, ``uid`` equals ``id``. ``index`` is the index in
-    `Host.vcpus`. ``pe`` is the PE on which the vCPU is loaded, None if the vCPU is not loaded.
-    ``enter`` runs the vCPU once and ``vmm`` is the interface to its VMM; both are set after
-    creation. ``outcome`` says how the last guest entry ended. ``wake``, ``wake_at``, ``block`` and
-    ``sleep`` are methods of `PowerState`.
+    ``id`` is the vCPU's number in the VM. ``uid`` identifies the vCPU in trace events, and is
+    unique among all VMs of the host. In the first VM of a host, ``uid`` equals ``id``. ``index`` is
+    the index in `Host.vcpus`. ``pe`` is the PE on which the vCPU is loaded; None if the vCPU is not
+    loaded. ``enter`` is a function that lets the vCPU enter the guest once. ``vmm`` is the
+    interface to the vCPU's VMM. The creator of the vCPU sets ``enter`` and ``vmm``. ``outcome``
+    says how the last guest entry ended. ``wake``, ``wake_at``, ``block`` and ``sleep`` are the
+    methods of `PowerState`.
 
     An exit that EL2 does not complete itself goes to the caller of `run`. If no caller is in `run`,
     the exit goes to ``exit_handler``. ``immediate_exit`` is kvm_run.immediate_exit. ``debug`` is
@@ -104,23 +105,23 @@ class Vcpu:
         return f"<Vcpu {self.id}: {self.power.value}>"
 
     def _stamp(self) -> Stamp:
-        """The time stamp of a trace event. The PE on which the vCPU is loaded gives the time stamp;
-        if the vCPU is not loaded, the host gives the time stamp."""
+        """Return the stamp (the time and the place) of a trace event of this vCPU. The stamp comes
+        from the PE on which the vCPU is loaded, or from the host if the vCPU is not loaded."""
         return self.pe.stamp() if self.pe is not None else self.host.bus.stamp()
 
     # -- KVM_RUN and exits --
 
     def run(self, until: int = NEVER) -> Exit | None:
-        """KVM_RUN: run the host until this vCPU exits to the VMM, and return the exit. If the
-        virtual time reaches ``until`` ns before the vCPU exits to the VMM, return None.
+        """KVM_RUN: run the host until this vCPU exits to the VMM, and return the exit. ``until`` is
+        a virtual time in ns. If the virtual time reaches ``until`` first, return None.
 
         The caller writes the answer into the exit object (the data of a load, the result of a call)
-        and calls `run` again. Other vCPUs need an ``exit_handler``, because `run` does not return
-        their exits. If no vCPU can ever run again, the exit is a `StuckExit`.
+        and calls `run` again. The other vCPUs need an ``exit_handler``, because `run` does not
+        return their exits. If no vCPU can ever run again, the exit is a `StuckExit`.
 
-        If ``immediate_exit`` is set, `run` only completes the access that the caller has answered,
-        and raises KvmError EINTR. If the instruction makes a second access that exits, `run`
-        returns this second exit instead.
+        If ``immediate_exit`` is set, `run` completes the access that the caller has answered,
+        executes nothing else, and raises KvmError EINTR. But if the instruction makes a second
+        access that exits, `run` returns this second exit.
 
         Other KvmErrors: ENOEXEC before `init`; EBUSY during `Host.run` (for example in an exit
         handler); at the first run in the VM, the errors of `Vm.first_run`.
@@ -184,9 +185,8 @@ class Vcpu:
 
     @property
     def run_delay_ns(self) -> int:
-        """The total time in ns for which the vCPU was runnable while another vCPU had its PE
-        (run_delay). If the vCPU waits for its PE at present, the present wait is not in the
-        result."""
+        """The total virtual time in ns for which the vCPU was runnable while another vCPU had its
+        PE (run_delay of Linux). A wait for the PE that has not ended is not in the result."""
         return self.sched.run_delay
 
     @property
@@ -240,15 +240,15 @@ class Vcpu:
         self.pe = None
 
     def attach(self, pe: Pe) -> None:
-        """Bind the vCPU to ``pe`` after a restore. The registers of ``pe`` are restored already, so
-        the vCPU loads no register."""
+        """Bind the vCPU to ``pe`` after the restore of a saved state. The vCPU loads no register,
+        because the registers of ``pe`` have been restored, too."""
         self.pe = pe
         pe.bind(self.context, self.uid)
         self.parts.attach(pe)
 
     def detach(self) -> None:
-        """Unbind the vCPU from its PE before a restore. The vCPU saves no register, because the
-        restore replaces its state."""
+        """Unbind the vCPU from its PE before the restore of a saved state. The vCPU saves no
+        register, because the restore replaces the vCPU's state."""
         if self.pe is not None:
             self.parts.detach()
             self.pe.unbind()
@@ -263,8 +263,8 @@ class Vcpu:
     # -- waiting --
 
     def wait(self, until: int | None = None) -> None:
-        """Handle WFI or WFIT: block the vCPU after the present exit. ``until`` is the virtual count
-        at which WFIT ends at the latest; None for WFI."""
+        """Handle WFI or WFIT: block the vCPU after the exit that is handled at present. ``until``
+        is the virtual count at which WFIT times out; None for WFI."""
         self.outcome.wait()
         self.timer.wfit = until
 
@@ -276,7 +276,8 @@ class Vcpu:
         return self.pe.wait_for_event()
 
     def runnable_interrupt(self) -> bool:
-        """Whether an interrupt can be delivered (kvm_arch_vcpu_runnable)."""
+        """Whether an interrupt can be delivered, or an SError is pending (kvm_arch_vcpu_runnable).
+        The mask bits in PSTATE do not count."""
         if self.traps.serror_pending:
             return True
         vgic = self.vm.vgic
@@ -290,12 +291,12 @@ class Vcpu:
         return self.context.pstate & DAIF_IF != DAIF_IF
 
     def next_rise(self) -> int | None:
-        """The time in ns of the next rising edge of a timer line of the vCPU; None if no timer line
-        will rise."""
+        """The virtual time in ns of the next rising edge of a timer line of the vCPU; None if no
+        timer line will rise."""
         return self.timer.next_rise()
 
     def request_stop(self) -> None:
-        """Make the PE leave the guest after the present exit."""
+        """Request that the PE leaves the guest after the exit that is handled at present."""
         if self.pe is not None:
             self.pe.request_stop()
 
@@ -306,8 +307,8 @@ class Vcpu:
     # -- initialisation --
 
     def vcpu_init(self, init: VcpuInit) -> None:
-        """KVM_ARM_VCPU_INIT: reset the vCPU. The vCPU becomes runnable, or stays off if POWER_OFF
-        is among the features.
+        """KVM_ARM_VCPU_INIT: reset the vCPU. With the feature POWER_OFF, the vCPU is off
+        afterwards. Without it, the vCPU is runnable.
 
         KvmError: the errors of `VcpuInit.check`; EINVAL if the VM's vCPUs were initialised with
         other features.
@@ -328,10 +329,11 @@ class Vcpu:
     # -- affinity --
 
     def set_affinity(self, pes: Iterable[int] | None) -> None:
-        """Set the numbers of the PEs on which the vCPU may run; None means all PEs
-        (sched_setaffinity of the vCPU's thread). If the vCPU is on another PE, the host moves the
-        vCPU at once, or during `Host.run` after the next exit. KvmError EINVAL for an empty set and
-        for a PE that the host does not have."""
+        """Set the PEs on which the vCPU may run (sched_setaffinity of the vCPU's thread). ``pes``
+        has the numbers of the PEs; None means all PEs. If the vCPU's present PE is not in ``pes``,
+        the host kernel moves the vCPU. During `Host.run`, the move is after the next exit;
+        otherwise it is at once. KvmError EINVAL if ``pes`` is empty, or has a PE that the host does
+        not have."""
         allowed = None if pes is None else frozenset(pes)
         if allowed is not None and not (allowed and allowed <= set(range(len(self.host.pcpus)))):
             raise KvmError(
@@ -392,9 +394,9 @@ class Vcpu:
         return self.power_state.get_mp_state()
 
     def set_mp_state(self, state: int) -> None:
-        """KVM_SET_MP_STATE. A SUSPENDED vCPU sleeps until an interrupt can be delivered. Then the
-        vCPU exits with the system event wakeup, and continues after the VMM has set RUNNABLE.
-        KvmError EINVAL for an unknown state."""
+        """KVM_SET_MP_STATE. After SUSPENDED, the vCPU sleeps until an interrupt can be delivered.
+        Then the vCPU exits to the VMM with the system event wakeup. The vCPU continues when the VMM
+        sets RUNNABLE. KvmError EINVAL for an unknown state."""
         self.power_state.set_mp_state(state)
 
     # -- events --
@@ -418,8 +420,8 @@ class Vcpu:
         vcpu_events.set_events(self, events)
 
     def set_line(self, number: int, level: bool) -> None:
-        """KVM_IRQ_LINE: set the level of an interrupt input of the vCPU. ``number`` is 0 for the
-        IRQ input and 1 for the FIQ input (vcpu_interrupt_line)."""
+        """KVM_IRQ_LINE: set the level of an interrupt input of the vCPU (vcpu_interrupt_line).
+        ``number`` selects the input: input 0 is IRQ, input 1 is FIQ."""
         self.host.check_thread()
         self.traps.set_line(number, level)
         self._activate_traps()
@@ -459,8 +461,8 @@ class Vcpu:
         return {"version": STATE_VERSION, "parts": self.parts.state()}
 
     def load_state(self, state: State) -> None:
-        """Restore what `state` returned. Afterwards the vCPU is not loaded on a PE until the host
-        calls `attach`."""
+        """Restore the result of `state`. Afterwards the vCPU is not loaded on a PE. The host calls
+        `attach` if the vCPU was loaded when its state was saved."""
         self.vmm.forget()
         self.parts.load(checked(state, "Vcpu", STATE_VERSION)["parts"])
 

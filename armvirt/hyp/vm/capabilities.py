@@ -114,10 +114,10 @@ class Capabilities:
 
 
 def check_extension(cap: int, pcpus: int, gic: int | None = None) -> int:
-    """The value of a capability (KVM_CHECK_EXTENSION) on a host with ``pcpus`` CPUs. ``gic`` is the
-    GIC version of the VM; None if there is no VM, or if the VM has no GIC. MAX_VCPUS is the limit
-    of the GIC version (kvm_vgic_create sets max_vcpus). NR_VCPUS, the recommended number of vCPUs,
-    is the number of the host's CPUs."""
+    """The value of a capability (KVM_CHECK_EXTENSION) on a host with ``pcpus`` physical CPUs.
+    ``gic`` is the GIC version of the VM; None if there is no VM, or if the VM has no GIC. The value
+    of MAX_VCPUS is the limit of the GIC version (kvm_vgic_create sets max_vcpus). The value of
+    NR_VCPUS, the recommended number of vCPUs, is ``pcpus``."""
     if cap == Cap.NR_VCPUS:
         return min(pcpus, MAX_VCPUS[3])
     if cap == Cap.MAX_VCPUS and gic is not None:

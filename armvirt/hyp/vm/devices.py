@@ -70,8 +70,9 @@ class IoEventFds:
     def deassign(
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
-        """Remove an ioeventfd (KVM_IOEVENTFD_FLAG_DEASSIGN). KvmError ENOENT if no ioeventfd with
-        the same four values is assigned, and EINVAL for the same reasons as in `assign`."""
+        """Remove an ioeventfd (KVM_IOEVENTFD_FLAG_DEASSIGN). KvmError ENOENT if no ioeventfd was
+        assigned with the same address, length, signal and datamatch. KvmError EINVAL for the same
+        reasons as in `assign`."""
         gone = self._checked(address, length, signal, datamatch)
         if gone not in self._all:
             raise KvmError("ENOENT", f"there is no such ioeventfd at {address:#x}")
@@ -114,8 +115,8 @@ class Devices:
         self.ioeventfds = IoEventFds()
 
     def forget_frames(self) -> None:
-        """Discard the list of GIC frames, because a frame was added. The next access gets the new
-        list from the vGIC."""
+        """Discard the stored list of GIC frames. The caller has added a frame. The next access to a
+        device gets the new list from the vGIC."""
         self._pages.clear()
 
     def frame_at(self, address: int) -> PlacedFrame | None:

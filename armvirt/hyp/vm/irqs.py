@@ -35,7 +35,7 @@ def irq_line_fields(word: int) -> tuple[int, int, int]:
 
 
 class GsiRoute(NamedTuple):
-    """The route of a GSI to a pin of an irqchip (struct kvm_irq_routing_entry of type
+    """The route of one GSI to a pin of an irqchip (struct kvm_irq_routing_entry of type
     KVM_IRQ_ROUTING_IRQCHIP)."""
 
     gsi: int
@@ -88,14 +88,14 @@ class IrqRouter:
     # irqfds --------------------------------------------------------------------------------------
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
-        """Add an irqfd (KVM_IRQFD): return a function that raises a GSI. KvmError EAGAIN before the
-        vGIC is initialised.
+        """Add an irqfd (KVM_IRQFD), and return its trigger: a function that raises the GSI.
+        KvmError EAGAIN before the vGIC is initialised.
 
-        Without ``resample``, a call of the function is a pulse, for edge-triggered interrupts. With
-        ``resample``, a call asserts the line until the guest ends the level-sensitive interrupt.
-        Then the line falls, and ``resample()`` is called. ``resample`` raises the GSI again if its
-        device still asserts the interrupt. All irqfds of one GSI that have ``resample`` share the
-        line of the GSI.
+        Without ``resample``, a call of the trigger is a pulse, for edge-triggered interrupts. With
+        ``resample``, a call of the trigger asserts the line of the GSI until the guest ends the
+        level-sensitive interrupt. Then the line falls, and ``resample()`` is called. If the device
+        still asserts its interrupt, ``resample`` calls the trigger again. All irqfds of one GSI
+        that have ``resample`` share the line of the GSI.
         """
         vgic = self._vgic()
         if vgic is None or not vgic.dist.initialized:
@@ -107,8 +107,8 @@ class IrqRouter:
         return lambda: self.set_irq(gsi, True)
 
     def deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """Remove an irqfd that was added with ``resample`` (KVM_IRQFD_FLAG_DEASSIGN). When a GSI
-        has no such irqfd any more, its line falls."""
+        """Remove an irqfd that was added with ``resample`` (KVM_IRQFD_FLAG_DEASSIGN). If this irqfd
+        was the last one of the GSI with a ``resample``, the line of the GSI falls."""
         left = self._resamplers.get(gsi, [])
         if resample in left:
             left.remove(resample)
@@ -121,16 +121,17 @@ class IrqRouter:
         self.set_irq(gsi, False)
 
     def _listen(self) -> None:
-        """Give the vGIC the list of the SPIs whose GSI has a resampler. When the guest ends an
-        interrupt of these SPIs, the vGIC calls `ended`."""
+        """Give the vGIC the list of the SPIs whose GSI has an irqfd with ``resample``. When the
+        guest ends an interrupt of these SPIs, the vGIC calls `ended`."""
         vgic = self._vgic()
         if vgic is not None:
             pins = {self.pin(gsi) for gsi in self._resamplers}
             vgic.watch(frozenset(FIRST_SPI + pin for pin in pins if pin is not None))
 
     def ended(self, intid: int) -> None:
-        """Handle the end of a level-sensitive SPI (kvm_notify_acked_irq, irqfd_resampler_ack): for
-        each GSI that is routed to the SPI, lower the line, then call the resamplers of the GSI."""
+        """Handle the end of a level-sensitive SPI (kvm_notify_acked_irq, irqfd_resampler_ack). For
+        each GSI that is routed to the SPI, lower the line, and then call the ``resample`` functions
+        of the GSI's irqfds."""
         for gsi, resamplers in list(self._resamplers.items()):
             if self.pin(gsi) == intid - FIRST_SPI:
                 self.set_irq(gsi, False)

@@ -65,8 +65,9 @@ NO_VGIC = NoVgic()
 class VmVgicCallbacks:
     """The interface from the vGIC to its VM (`armvirt.hyp.vgic.vm_interface.VgicCallbacks`).
 
-    The vGIC divides an action on many LPIs (a job, see `armvirt.hyp.vgic.backlog`) into time
-    slices. A timer of the host's clock continues the job. ``owner`` is the name of this timer.
+    The vGIC does a long action on many LPIs in several steps (`armvirt.hyp.vgic.backlog`). A timer
+    in the event queue of the virtual clock starts the next step. ``owner`` is the name of this
+    timer.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class VmVgicCallbacks:
         self._vcpus, self._irqs, self._clock, self._owner = vcpus, irqs, clock, owner
 
     def connect(self, vgic: Vgic) -> None:
-        """Register `Vgic.go_on` as the callback of the timer that continues the vGIC's actions on
-        many LPIs (`armvirt.hyp.vgic.backlog`)."""
+        """Register `Vgic.go_on` as the callback of the timer. `Vgic.go_on` does the next step of a
+        long action on many LPIs."""
         self._clock.register(self._owner, lambda _: vgic.go_on())
 
     def kick(self, vcpu_id: int) -> None:
@@ -91,8 +92,8 @@ class VmVgicCallbacks:
         self._irqs.ended(intid)
 
     def lpi_work_left(self) -> None:
-        """Arm the timer that continues the vGIC's actions on many LPIs. The timer expires after
-        `SLICE_NS` ns of guest time."""
+        """Arm the timer for the next step of a long action on many LPIs, unless the timer is armed.
+        The timer expires after `SLICE_NS` ns of virtual time."""
         if self._clock.armed(self._owner) is None:
             self._clock.arm(self._clock.now + SLICE_NS, self._owner)
 
@@ -136,8 +137,8 @@ class VmSmcccHost:
         self._vm.host.give_way(self._vm.vcpu(vcpu_id))
 
     def system_suspend(self, vcpu_id: int, entry: int, context_id: int) -> None:
-        """Exit to the VMM with the system event suspend. The VMM either suspends the VM, or writes
-        a result to x0, which denies the suspend."""
+        """Exit to the VMM with the system event suspend. The VMM either suspends the VM, or denies
+        the suspend and writes an error code to x0."""
         self._vm.vcpu(vcpu_id).vmm.tell(SystemEventExit("suspend", 0, entry, context_id))
         self._vm.host.stop()
 
@@ -155,8 +156,8 @@ class VmSmcccHost:
 
 
 def add_calls(smccc: Smccc, vm: Vm, wall_clock: Callable[[], int]) -> None:
-    """Add the hypercalls that need a vCPU: stolen time and PTP. ``wall_clock()`` is the date in ns
-    since 1970."""
+    """Add the hypercalls that need a vCPU: stolen time and PTP. ``wall_clock()`` returns the
+    guest's date in ns since 1970."""
     for function, handler in pvtime.calls(lambda vcpu_id: vm.vcpu(vcpu_id).stolen_time):
         smccc.add(function, handler)
     smccc.add(

@@ -50,8 +50,9 @@ ITS_DEVICE = "arm-its"
 
 
 class _Part:
-    """An adapter that makes the vGIC or a vCPU a `Stateful`. The adapter is necessary because the
-    vGIC and the vCPU restore their state by `load_state`, and their method `load` is vcpu_load."""
+    """An adapter that makes the vGIC or a vCPU a `Stateful`, whose method `load` restores a saved
+    state. The vGIC and the vCPU restore a saved state by `load_state`. Their own method `load` does
+    something else: it loads a vCPU on a PE."""
 
     __slots__ = ("_part",)
 
@@ -150,9 +151,9 @@ class Vm:
         and the physical counter of all vCPUs.
 
         Afterwards a write of a counter register by KVM_SET_ONE_REG has no effect. KvmError EINVAL
-        if ``reserved`` is not 0. KvmError EBUSY during `Host.run` (for example in an exit handler)
-        if a vCPU other than the current vCPU is not powered off, because KVM cannot lock all vCPUs
-        then.
+        if ``reserved`` is not 0. During `Host.run` (for example in an exit handler), KvmError EBUSY
+        unless all vCPUs except the current one are powered off. KVM returns EBUSY because it cannot
+        lock a vCPU that runs.
         """
         if reserved:
             raise KvmError("EINVAL", "reserved must be 0")
@@ -166,8 +167,8 @@ class Vm:
 
     @property
     def timers(self) -> Clock:
-        """The host's clock, which has the virtual time and an event queue. The devices of the VMM
-        use the clock."""
+        """The clock of the emulated host, which has the virtual time and an event queue. The VMM's
+        devices use this clock."""
         return self.host.clock
 
     def reset(self) -> None:
@@ -179,8 +180,8 @@ class Vm:
 
     @property
     def parts(self) -> Mapping[str, Stateful]:
-        """The parts of the VM that have a saved state, by name. `load` restores the parts in this
-        order."""
+        """The parts of the VM that have a saved state: a dict by the name of the part. `load`
+        restores the parts in the order of the dict."""
         vgic = {} if self.vgic is None else {"vgic": _Part(self.vgic)}
         vcpus = {f"vcpu{vcpu.id}": _Part(vcpu) for vcpu in self._vcpus.values()}
         return {"timers": self.timer_data, "smccc": self.smccc, **vgic, **vcpus}
@@ -199,8 +200,8 @@ class Vm:
         }
 
     def load(self, state: State) -> None:
-        """Restore what `state` returned. The caller has created this VM with the same calls, and
-        has restored the guest memory.
+        """Restore the result of `state`. Before this call, the caller has created this VM with the
+        same calls as the saved VM, and has restored the guest memory.
 
         The errors are those of `Kvm.load`; after an error nothing is changed.
         """
@@ -212,8 +213,8 @@ class Vm:
         self.host.load(state["host"])
 
     def check_shape(self, state: State) -> None:
-        """Check that `load_own` can restore ``state``. StateError if a version anywhere in
-        ``state`` differs. ValueError if the state was saved from a VM with other vCPUs or another
+        """Check that `load_own` can restore ``state``. StateError if one of the versions in
+        ``state`` is not the present version. ValueError if the saved VM had other vCPUs or another
         interrupt controller."""
         check_versions(state, self.own_state(), f"VM {self.id}")
         saved, present = sorted(state["parts"]), sorted(self.parts)
@@ -276,8 +277,8 @@ class Vm:
         memory_size: int | None = None, offset: int = 0,
     ) -> None:  # fmt: skip
         """KVM_SET_USER_MEMORY_REGION: create, change or delete a memory slot. ``memory`` and
-        ``offset`` (bytes) correspond to userspace_addr. ``memory_size`` is in bytes; by default the
-        slot ends at the end of ``memory``.
+        ``offset`` (bytes) replace userspace_addr: the slot starts at ``offset`` in ``memory``.
+        ``memory_size`` is in bytes; by default the slot ends at the end of ``memory``.
 
         An existing slot can be moved, and its flag LOG_DIRTY_PAGES can be changed. If ``memory`` is
         None or ``memory_size`` is 0, the slot is deleted. KvmError: the errors of `Mmu.set_slot`,
@@ -299,8 +300,9 @@ class Vm:
         return self.mmu.get_dirty_log(slot)
 
     def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
-        """KVM_CLEAR_DIRTY_LOG: mark the pages in ``bitmap`` as clean; bit 0 of ``bitmap`` is
-        ``first_page``. KvmError: the errors of `Mmu.clear_dirty_log`."""
+        """KVM_CLEAR_DIRTY_LOG: mark the pages whose bit in ``bitmap`` is 1 as clean. Bit 0 of
+        ``bitmap`` is the page ``first_page`` of the slot. KvmError: the errors of
+        `Mmu.clear_dirty_log`."""
         self.mmu.clear_dirty_log(slot, first_page, num_pages, bitmap)
 
     def read_memory(self, ipa: int, size: int) -> bytes:
@@ -321,8 +323,9 @@ class Vm:
     def populated_pages(
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
-        """The pages of guest RAM that are not all zero, as (IPA, bytes). ``tick`` is called before
-        each 2 MiB of RAM that are searched."""
+        """The pages of guest RAM that are not all zero, as pairs of IPA and bytes. The search takes
+        much host time. Therefore it calls ``tick()`` before each 2 MiB, so that the caller can end
+        the search by an exception."""
         return self.mmu.populated_pages(tick)
 
     # -- the interrupt controller --
@@ -447,8 +450,8 @@ class Vm:
     def irq_line_raw(self, word: int, level: bool) -> None:
         """KVM_IRQ_LINE with its packed word (see `irq_line_word`).
 
-        In a VM without an interrupt controller, the type CPU sets the level of an interrupt input
-        of a vCPU: the number 0 is the IRQ input, 1 is the FIQ input.
+        The type CPU is for a VM without an interrupt controller. It sets the level of an interrupt
+        input of a vCPU: input 0 is IRQ, input 1 is FIQ.
 
         KvmError ENXIO for SPIs and PPIs in a VM without an interrupt controller. KvmError ENXIO
         also for the type CPU in a VM with an interrupt controller, because the interrupt controller
@@ -480,11 +483,13 @@ class Vm:
         self._irqs.set_routing(entries)
 
     def irqfd(self, gsi: int, resample: Callable[[], None] | None = None) -> Callable[[], None]:
-        """Add an irqfd (KVM_IRQFD): return a function that raises a GSI, see `IrqRouter.irqfd`."""
+        """Add an irqfd (KVM_IRQFD), and return a function that raises the GSI, see
+        `IrqRouter.irqfd`."""
         return self._irqs.irqfd(gsi, resample)
 
     def irqfd_deassign(self, gsi: int, resample: Callable[[], None]) -> None:
-        """Remove an irqfd that has a resampler (KVM_IRQFD_FLAG_DEASSIGN), see `IrqRouter.deassign`."""
+        """Remove an irqfd that was added with ``resample`` (KVM_IRQFD_FLAG_DEASSIGN), see
+        `IrqRouter.deassign`."""
         self._irqs.deassign(gsi, resample)
 
     def ioeventfd(
@@ -515,8 +520,8 @@ class Vm:
         return diagnosis.trace(self, vcpu_id, intid)
 
     def compare(self, vcpu_id: int, taken: int, other: int) -> Comparison:
-        """Explain why a vCPU takes the interrupt ``taken`` and not the interrupt ``other`` (both
-        are INTIDs)."""
+        """Explain why a vCPU takes one interrupt and not another interrupt. ``taken`` is the INTID
+        of the interrupt that the vCPU takes. ``other`` is the INTID of the other interrupt."""
         from armvirt.hyp.diagnosis import vcpu as diagnosis
 
         return diagnosis.compare(self, vcpu_id, taken, other)
