@@ -19,7 +19,8 @@ _SGIS = (1 << NR_SGIS) - 1
 
 
 class _CpuState:
-    """The interrupts of one CPU. Bit n of each attribute is INTID n."""
+    """The interrupts of one CPU. Bit n of each attribute is INTID n. ``line`` has the levels of the
+    inputs, and ``latch`` has the pending SGIs."""
 
     __slots__ = ("active", "enabled", "latch", "line")
 
@@ -67,7 +68,7 @@ class PhysicalGic:
     # Inputs and EL2's registers ------------------------------------------------------------------
 
     def set_line(self, cpu: int, intid: int, level: bool) -> None:
-        """Set the level of a level-sensitive input."""
+        """Set the level of the input of PPI ``intid`` on one CPU."""
         state = self._cpus[cpu]
         state.line = state.line | 1 << intid if level else state.line & ~(1 << intid)
         self.update(cpu)

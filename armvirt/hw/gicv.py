@@ -64,8 +64,8 @@ def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
 
 
 def _visible(vif: VirtualCpuInterface, index: int, aliased: bool) -> int | None:
-    """Return the special INTID that a read of IAR or HPPIR returns instead of the interrupt in list
-    register ``index``, or None if the read returns this interrupt. ``index`` is -1 if there is no
+    """Return 1022 or 1023 if a read of IAR or HPPIR must return this special INTID. Return None if
+    the read returns the interrupt in list register ``index``. ``index`` is -1 if there is no
     interrupt.
 
     The aliased registers return group 1 interrupts only. While AckCtl is 0, the other registers
@@ -162,8 +162,9 @@ def _field(name: str, shift: int, mask: int) -> GicvRow:
 
 
 def _active_priorities(n: int) -> GicvRow:
-    """Return the row of GICV_APR<n>, which is ICH_AP1R<n>_EL2. It has the active priorities of both
-    groups. If the number of preemption bits does not need register n, the register is RAZ/WI."""
+    """Return the row of GICV_APR<n>, which is the same register as ICH_AP1R<n>_EL2. The register
+    has the active priorities of both groups. If the number of preemption bits does not need
+    register n, the register is RAZ/WI."""
 
     def read(vif: VirtualCpuInterface) -> int:
         return vif.ap1r[n] if n < len(vif.ap1r) else 0

@@ -87,18 +87,18 @@ _TRAP = IccOutcome(IccAction.TRAP)
 
 
 class VirtualCpuInterface:
-    """The state of the ICH_*_EL2 registers, and the behaviour of the ICV_* registers, of PE number
-    ``cpu``.
+    """The virtual CPU interface of PE number ``cpu``: the state of the ICH_*_EL2 registers, and the
+    behaviour of the ICV_* registers.
 
-    ``list_registers`` is 1 to 16. ``prebits`` is the number of preemption bits, which is also the
-    number of priority bits, 5 to 7. The deactivation of a list register with HW = 1 deactivates the
+    ``list_registers`` is 1 to 16. ``prebits`` is the number of preemption bits, 5 to 7. The number
+    of priority bits is the same. The deactivation of a list register with HW = 1 deactivates the
     physical interrupt in ``gic``. If ``on_change`` is set, it is called when `update` changes an
     output.
 
-    ``sre`` is ICC_SRE_EL1.SRE. EL2 must set ``sre`` before ICH_VMCR_EL2. ``sre`` is False for a
-    GICv2 guest, which uses the frame of `armvirt.hw.gicv` instead of the system registers (IHI 0069
-    chapter 10). Each method that changes the state sets ``changed``; `armvirt.hw.shadow` clears the
-    flag when it copies the state.
+    ``sre`` is ICC_SRE_EL1.SRE. EL2 must set ``sre`` before it writes ICH_VMCR_EL2. ``sre`` is False
+    for a GICv2 guest, which uses the frame of `armvirt.hw.gicv` instead of the system registers
+    (IHI 0069 chapter 10). Each method that changes the state sets ``changed``; `armvirt.hw.shadow`
+    clears the flag when it copies the state.
     """
 
     __slots__ = (
@@ -677,8 +677,8 @@ def _nothing(vif: VirtualCpuInterface, value: int) -> None:
 
 
 def _common_rows() -> list[_IccRow]:
-    """Return the rows of the registers that are for both groups. IHI 0069 6.1.2 defines for each
-    register whether IMO, FMO or both make an access virtual."""
+    """Return the rows of the registers that belong to no group. An access to such a register is
+    virtual if IMO or FMO is set (IHI 0069 6.1.2)."""
     v = VirtualCpuInterface
     return [
         _IccRow("ICC_PMR_EL1", _EITHER, arch.ICH_HCR_TC, v._read_pmr, v._write_pmr),

@@ -103,9 +103,9 @@ class ShadowRegisters:
 
         The permission ends at the next entry to EL2 or at the end of the run. If the engine has
         delivered the interrupt again, ``on_repeats(n)`` is then called before any other code of
-        EL2. ``n`` is the number of repeated SGIs, or of repeated wake-ups from WFI (case 1, so
-        ``n`` can be 0). During this call, list register 0 is inactive, as after the guest's end of
-        interrupt. After this call, the shadow registers are written to the PE.
+        EL2. For an SGI, ``n`` is the number of repeated writes. For the timer, ``n`` is how often
+        case 1 has happened. During this call, list register 0 is inactive, as after the guest's end
+        of interrupt. After this call, the shadow registers are written to the PE.
         """
         shadow, vif = self._shadow, self.vif
         if shadow is not None:
@@ -126,8 +126,8 @@ class ShadowRegisters:
             self._copy_back(state)
 
     def load(self) -> None:
-        """Copy to the engine the registers of the PE that have changed since the last `load` or
-        `write_back`."""
+        """Copy registers of the PE to the engine. Only the registers that have changed since the
+        last `load` or `write_back` are copied."""
         shadow = self._shadow
         if shadow is None:
             return

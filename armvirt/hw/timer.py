@@ -1,5 +1,5 @@
-"""The Generic Timer of one PE: the counters that its software reads, and the EL1 comparators (DDI
-0487 D12).
+"""The Generic Timer of one PE: the counters that software on this PE reads, and the EL1 comparators
+(DDI 0487 D12).
 
 The counter is ``start + ns * frequency // 10**9`` ticks, where ``ns`` is virtual time. The numbers
 are integers, so the counter is exact at any frequency. The output of a comparator is a level;
@@ -40,11 +40,9 @@ VTIMER, PTIMER = "vtimer", "ptimer"
 
 
 class Comparator:
-    """The registers of one timer, CTL (writable bits only) and CVAL, and ``line``, the output level
-    that was last reported.
-
-    TVAL is not stored, because it is computed from CVAL and the count (DDI 0487 D12.2.4).
-    """
+    """The registers of one timer. ``ctl`` has only the writable bits of CTL. ``line`` is the output
+    level at the last `GenericTimer.update`. TVAL is not stored, because it is computed from CVAL
+    and the count (DDI 0487 D12.2.4)."""
 
     __slots__ = ("ctl", "cval", "line", "name")
 
@@ -355,9 +353,10 @@ class GenericTimer:
     # The event stream ----------------------------------------------------------------------------
 
     def next_event(self, cntkctl: int) -> int | None:
-        """The ns of virtual time of the next event of an event stream, which wakes a PE from WFE.
-        None if both event streams are disabled. The event stream of CNTKCTL_EL1 follows the virtual
-        count, and the event stream of CNTHCTL_EL2 follows the physical count."""
+        """The virtual time in ns of the next event of an event stream. Such an event wakes a PE
+        from WFE. The result is None if both event streams are disabled. The event stream of
+        CNTKCTL_EL1 (``cntkctl``) follows the virtual count, and the event stream of CNTHCTL_EL2
+        follows the physical count."""
         streams = ((cntkctl, self.virtual_count()), (self.cnthctl, self.count()))
         ticks = [
             edge

@@ -63,9 +63,9 @@ class PcStop:
 
 
 class RangeStop(PcStop):
-    """A stop at a range of whole pages. `Engine.run` leaves with STOP before the first instruction
-    in the range, unless the run starts in the range. A translated block never crosses a page
-    boundary, so the guest can enter the range only at the start of a block."""
+    """A breakpoint for a range of whole pages. `Engine.run` leaves with STOP before the first
+    instruction in the range, unless the run starts in the range. A translated block never crosses a
+    page boundary, so the guest can enter the range only at the start of a block."""
 
     def __init__(self, engine: Engine, addresses: range, on_stop: Callable[[], None]) -> None:
         self._place(engine, addresses.start, addresses.stop - 1, on_stop)

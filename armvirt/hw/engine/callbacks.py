@@ -27,13 +27,14 @@ class PeCallbacks(Protocol):
         """Complete an access to a CNTV_* or CNTP_* register. Inputs: state.timer_encoding,
         state.timer_write, and for a write state.value. Output of a read: state.value.
 
-        The callback may change registers only. To stop the run, it sets state.stop.
+        The callback returns no `Action`. It can change registers, and it can set state.stop to stop
+        the run.
         """
 
     def comparator(self, encoding: int) -> tuple[int, int] | None:
         """Return (CTL, CVAL) of a timer, or None if EL2 traps an access to the register
-        ``encoding``. CTL has the bits ENABLE and IMASK. ``encoding`` is the packed encoding of the
-        timer's control register or of its counter. The callback has no side effects."""
+        ``encoding``. CTL is without ISTATUS. ``encoding`` is the packed encoding of the timer's
+        control register or of its counter. The callback has no side effects."""
 
     def poll(self) -> bool:
         """Handle requests from outside the guest, such as a request to stop. Called about every 20

@@ -199,8 +199,8 @@ def _structure(**shapes: tuple[int, ...]) -> Any:
 
 @_structure()
 class EventRecord(C.Structure):
-    """An exception entry, for the trace. ``what`` is a `What` or WAIT_RECORD. ``count`` and ``ns``
-    are the instruction count and the virtual time of the entry. ``elr`` is the preferred return
+    """An exception entry, for the trace. ``what`` is a `What` or WAIT_RECORD. ``count`` is the
+    instruction count of the entry, and ``ns`` is its virtual time. ``elr`` is the preferred return
     address, and ``target`` is the address of the vector.
 
     If ``what`` is WAIT_RECORD, the record describes iterations of a polling loop that were skipped.
@@ -223,11 +223,11 @@ TYPES["EventRecord"] = (EventRecord, "event")
 class MarkedBlock(C.Structure):
     """A translated block that ends in WFE, YIELD or ERET, or that contains SEV or SEVL.
 
-    ``marks`` has `Marks` bits. ``sev`` and ``sevl`` are the indices of the first SEV and the first
-    SEVL in the block. ``epoch`` is the value of state.epoch when the engine examined the block.
-    When code may have changed, state.epoch increases; a `MarkedBlock` with another ``epoch`` is not
-    valid. Unicorn calls the hook on_edge each time it translates the block; ``edges`` is the number
-    of these calls.
+    ``marks`` has `Marks` bits. ``sev`` is the index of the first SEV in the block, and ``sevl`` is
+    the index of the first SEVL. ``epoch`` is the value of state.epoch when the engine examined the
+    block. When code may have changed, state.epoch increases; a `MarkedBlock` with another ``epoch``
+    is not valid. If the block ends in WFE, ``edges`` is the number of its translations, at most
+    65535.
     """
 
     pc: u64

@@ -197,7 +197,8 @@ class PolledWaits:
         return path
 
     def _most(self, state: EngineState, path: Path, count: int) -> int:
-        """Return how many iterations fit before the next deadline."""
+        """Return how many iterations fit before the next deadline. Raises RefusedError if the run
+        has no deadline and the loop reads no counter, because nothing would end the loop."""
         if state.deadline == NEVER and not path.counts:
             raise RefusedError("nothing will end this loop")
         limit = min(state.deadline, count + LONGEST_SKIP)

@@ -92,9 +92,10 @@ def sign_extend(a: Interval, bits: int, width: int) -> Interval:
 
 
 def bitwise(a: Interval, b: Interval, operation: Callable[[int, int], int]) -> Interval:
-    """Apply the bitwise ``operation`` (AND, ORR or EOR). The bits of the result are exact above the
-    highest bit that can differ between two values of the same operand. The lower bits are treated
-    as unknown."""
+    """Apply the bitwise ``operation`` (AND, ORR or EOR). The low bits of an operand that differ
+    between its values are unknown. In the result, the bits above the unknown bits of both operands
+    are exact. All lower bits of the result are treated as unknown; an AND with a constant at least
+    limits the highest value."""
     if a[0] == a[1] and b[0] == b[1]:
         result = operation(a[0], b[0])
         return result, result

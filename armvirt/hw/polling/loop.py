@@ -100,7 +100,8 @@ class Rounds(NamedTuple):
 
 
 class _Evaluation:
-    """Computes the values that the counter reads of a loop return in the evaluated iterations."""
+    """Computes what the MRS instructions of a loop read in the evaluated iterations. Each of these
+    instructions reads a counter or a timer control register."""
 
     __slots__ = ("around", "rounds", "start")
 
@@ -110,7 +111,7 @@ class _Evaluation:
     def read(self, register: int, index: int) -> Interval:
         """Return the interval of the values that one MRS reads in all evaluated iterations.
         ``register`` is the packed encoding of a counter or of a timer control register. ``index``
-        is the number of the MRS in the iteration; the first instruction is 0."""
+        is the position of the MRS in the iteration; the first instruction has position 0."""
         first = self.start.retired + index
         last = first + (self.rounds.number - 1) * self.rounds.length
         ticks = self.around.ticks
@@ -220,13 +221,13 @@ def _fewer(undecided: UndecidedError, before: Interval | None, number: int, atte
     """Return the next, smaller number of iterations to try, after the proof for ``number``
     iterations has raised ``undecided``. ``attempt`` is the number of earlier attempts.
 
-    The proof compared an interval of values with a threshold. If the values increase or decrease by
-    equal amounts, the result is the number of iterations that end before the values reach the
-    threshold. Otherwise the result is half of ``number``.
+    The proof compared an interval of values with a threshold. If the value increases or decreases
+    by an equal amount in each iteration, the result is the number of iterations that end before the
+    value reaches the threshold. Otherwise the result is half of ``number``.
 
     ``before`` is the interval of the compared values in the previous attempt, or None in the first
-    attempt. The first iteration has the same value in both attempts. Therefore the values increase
-    if the lower bounds of both intervals are equal, and decrease if the upper bounds are equal.
+    attempt. The first iteration has the same value in both attempts. Therefore the value increases
+    if the lower bounds of both intervals are equal, and decreases if the upper bounds are equal.
     """
     guess = 0
     if undecided.values is not None and undecided.values not in _UNBOUNDED:

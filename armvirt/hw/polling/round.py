@@ -72,8 +72,8 @@ class Start(NamedTuple):
 
 
 class Round:
-    """The state of an iteration (a *round*): registers, flags, and the RAM that it has read and
-    written."""
+    """The state of one iteration (a *round*) of a loop: registers, flags, and the RAM that the
+    iteration has read and written."""
 
     __slots__ = ("around", "base", "flags", "loaded", "start", "stored", "x")
 

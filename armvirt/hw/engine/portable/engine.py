@@ -353,10 +353,12 @@ class PortableEngine(Engine):
         self._act(self.dispatch(Callback.EL2), pc)
 
     def _emulated(self, pc: int) -> bool:
-        """Return whether the PE emulates the UNDEFINED instruction at ``pc``, and if so, copy the
-        instruction to the state. The PE emulates MRS and MSR with op0 = 3 and CRn = 4 or 12 (GIC
-        CPU interface), HLT, MRS of CNTPCTSS_EL0 and CNTVCTSS_EL0 (FEAT_ECV), WFET and WFIT
-        (FEAT_WFxT)."""
+        """Return whether the PE emulates the UNDEFINED instruction at ``pc``. If the result is
+        True, the instruction and the value of its register Rt have been copied to the state.
+
+        The PE emulates MRS and MSR with op0 = 3 and CRn = 4 or 12 (GIC CPU interface), HLT, MRS of
+        CNTPCTSS_EL0 and CNTVCTSS_EL0 (FEAT_ECV), WFET and WFIT (FEAT_WFxT).
+        """
         state, insn = self.state, self.fetch(pc)
         access = is_msr_mrs(insn)
         icc = (

@@ -58,9 +58,10 @@ def enter_el1(engine: Engine, what: What, esr: int, far: int | None) -> None:
 
 
 def _watch_vectors(engine: Engine, in_vectors: bool, pc: int) -> None:
-    """Leave with VECTOR_LOOP if the exception vectors fault VECTOR_FAULT_LIMIT times at the same
-    address. ``in_vectors`` is True if the present exception is synchronous and its PC is in the
-    vectors. ``pc`` is the PC of this exception."""
+    """Count the faults of the exception vectors. Leave with VECTOR_LOOP if VECTOR_FAULT_LIMIT
+    synchronous exceptions in a row come from the same PC in the vectors. ``pc`` is the PC of the
+    present exception. ``in_vectors`` is True if this exception is synchronous and ``pc`` is in the
+    vectors."""
     state = engine.state
     if in_vectors and pc == state.last_vector_elr:
         state.vector_faults += 1

@@ -15,9 +15,9 @@ MARKED_ADDRESSES = 1 << 16  # the maximum number of addresses that the engine re
 
 
 class Everywhere(set[int]):
-    """A set that contains every address. If the set of the addresses of marked blocks has more than
-    MARKED_ADDRESSES elements, the engine replaces it by an `Everywhere`. Then the engine examines
-    every block for special instructions (marks)."""
+    """A set that contains every address. The engine keeps a set with the addresses of blocks that
+    have special instructions (marks). When this set has more than MARKED_ADDRESSES elements, an
+    `Everywhere` replaces the set. The engine then examines every block for special instructions."""
 
     def __contains__(self, pc: object) -> bool:
         return True

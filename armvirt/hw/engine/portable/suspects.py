@@ -56,11 +56,10 @@ def block(engine: Engine, pc: int, count: int) -> int:
     engine calls this function every POLL_INSNS instructions, and at each block while a *watch* is
     active.
 
-    A watch begins at the start of one block, and compares the next two executions of the same
-    block. The block may be in a polling loop if two conditions hold. Both executions start with the
-    same registers. They are as many instructions apart as the first execution and the start of the
-    watch. In this case try to skip iterations of the loop. Returns the number of skipped
-    instructions.
+    A watch compares three consecutive starts of one block: A (where the watch begins), B and C. The
+    block may be in a polling loop if the registers are the same at B and at C, and the number of
+    instructions from A to B is equal to the number from B to C. In this case `block` tries to skip
+    iterations of the loop. Returns the number of skipped instructions.
     """
     state = engine.state
     if not state.watch_left:

@@ -29,8 +29,8 @@ def read(engine: Engine) -> tuple[int, int, int]:
 
 def repair(engine: Engine, esr: int, target: int, pc: int) -> int:
     """Return the ESR that the architecture requires for this exception (DDI 0487, ISS encodings).
-    ``esr`` and ``target`` are the ESR and the target EL that the core reports; ``pc`` is the
-    preferred return address."""
+    ``esr`` is the ESR that the core reports, and ``target`` is the target EL that the core reports.
+    ``pc`` is the preferred return address."""
     if exception_class(esr) == EC.DABT_LOWER and target == 2 and esr & ISV:
         # ISV must be 0 for a load or store with writeback, but the core sets ISV.
         writeback = engine.fetch(pc) & WRITEBACK_MASK == WRITEBACK
