@@ -366,11 +366,12 @@ class Board:
         if exit.is_write:
             exit.abort = not self.mmio.write(exit.phys_addr, exit.size, exit.data)
             return False
-        value = self.mmio.read(exit.phys_addr, exit.size)
-        if value is None:
+        found = self.mmio.lookup(exit.phys_addr, exit.size)
+        if found is None:
             exit.abort = True
         else:
-            exit.data = value
+            device, offset = found
+            exit.data, exit.stable = device.read(offset, exit.size), offset in device.stable_reads
         return False
 
     def _end(self, vcpu: Vcpu, exit: SystemEventExit | StuckExit) -> bool:

@@ -167,11 +167,14 @@ class Context:
         an exit the guest takes the exception instead of completing the trapped instruction."""
         take_exception(self.engine, kind, esr, far)
 
-    def answer(self, value: int) -> int:
+    def answer(self, value: int, keep: bool = False) -> int:
         """Complete the trapped instruction: write ``value`` to the destination register that the
         syndrome names, and advance the PC. Returns the `Action` bits that the handler of the exit
-        must return to the engine."""
+        must return to the engine. If ``keep`` is True, the instruction is a load from a device, and
+        the engine may complete each equal load with ``value`` until its next callback."""
         self.engine.state.rt_value = value
+        if keep:
+            return Action.WRITE_RT | Action.ADVANCE | Action.KEEP
         return Action.WRITE_RT | Action.ADVANCE
 
     def call_arguments(self) -> list[int]:

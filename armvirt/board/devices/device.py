@@ -8,7 +8,7 @@ map.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Protocol, runtime_checkable
 
 from armvirt.records import NamedTuple
@@ -60,6 +60,11 @@ class MmioDevice(Stateful, Protocol):
 
     name: str
     size: int
+
+    @property
+    def stable_reads(self) -> Container[int]:
+        """The offsets at which a load has no effect, and returns the same value until other code of
+        the board or the hypervisor runs (`MmioExit.stable`)."""
 
     def read(self, offset: int, size: int) -> int:
         """Load ``size`` bytes at ``offset``, and return the value, zero-extended."""
@@ -119,6 +124,7 @@ class RegisterDevice(ABC):
 
     name: str
     size = 0x1000
+    stable_reads: Container[int] = ()
 
     @abstractmethod
     def read_word(self, offset: int) -> int:

@@ -94,6 +94,8 @@ class Pl011(RegisterDevice):
     board has to call ``poll_input`` when there may be new input.
     """
 
+    stable_reads = frozenset(int(each) for each in Reg if each is not Reg.DR)
+
     def __init__(
         self,
         irq: IrqLine,

@@ -7,6 +7,8 @@ CFI data, and uses its defaults.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from armvirt.board.devices.device import State
 
 
@@ -15,6 +17,7 @@ class Rom:
     a read-only memory slot."""
 
     name = "rom"
+    stable_reads: Container[int] = ()
 
     def __init__(self, size: int) -> None:
         self.size = size

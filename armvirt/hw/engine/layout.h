@@ -2,7 +2,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ABI_VERSION 0xbu
+#define ABI_VERSION 0xcu
 #define EVENTS 0x100u
 #define MARKED 0x400u
 #define CHECKED 0x100u
@@ -22,9 +22,10 @@
 #define PLANS 0x8u
 #define ARGUMENTS 0x4u
 #define RESULTS 0x4u
+#define KEPT_LOADS 0x4u
 #define PLAN_LENGTH 0x40u
 #define WAIT_RECORD 0x3u
-enum { ACT_RETRY = 0, ACT_WRITE_RT = 2, ACT_ADVANCE = 1, ACT_ENTER = 4, ACT_STOP = 8, ACT_WRITE_RESULTS = 16 };
+enum { ACT_RETRY = 0, ACT_WRITE_RT = 2, ACT_ADVANCE = 1, ACT_ENTER = 4, ACT_STOP = 8, ACT_WRITE_RESULTS = 16, ACT_KEEP = 32 };
 enum { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5, CB_SEV = 6, CB_WAIT = 7 };
 enum { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, LEAVE_MISALIGNED = 4, LEAVE_FAULT = 5, LEAVE_VECTOR_LOOP = 6, LEAVE_ILLEGAL = 7 };
 enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
@@ -32,7 +33,7 @@ enum { MARK_WFE = 1, MARK_YIELD = 2, MARK_ERET = 4, MARK_SEV = 8, MARK_SEVL = 16
 enum { WAITS_WFE = 1, WAITS_YIELD = 2 };
 enum { SHADOW_ICC = 1, SHADOW_TIMERS = 2 };
 enum { REPEAT_NOTHING = 0, REPEAT_TICK = 1, REPEAT_SGI = 2 };
-enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1_SYNC = 5, ST_IC = 6, ST_DC = 7, ST_TLBI = 8, ST_TLB_FLUSH = 9, ST_TIMER = 10, ST_COUNTER = 11, ST_IRQ_NATIVE = 12, ST_IRQ_MANUAL = 13, ST_RUN = 14, ST_WFE = 15, ST_ICC = 16, ST_REPEAT = 17, ST_EXCHANGE = 18, ST_WAIT = 19, ST_WAIT_ASK = 20 };
+enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1_SYNC = 5, ST_IC = 6, ST_DC = 7, ST_TLBI = 8, ST_TLB_FLUSH = 9, ST_TIMER = 10, ST_COUNTER = 11, ST_IRQ_NATIVE = 12, ST_IRQ_MANUAL = 13, ST_RUN = 14, ST_WFE = 15, ST_ICC = 16, ST_REPEAT = 17, ST_EXCHANGE = 18, ST_WAIT = 19, ST_KEPT = 21, ST_WAIT_ASK = 20 };
 #define R_X0 0xc7u
 #define R_X29 0x1u
 #define R_X30 0x2u
@@ -115,6 +116,7 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define CRM_MASK 0xfu
 #define OP2_MASK 0x7u
 #define EC_SHIFT 0x1au
+#define WNR 0x40u
 #define ISV 0x1000000u
 #define STEP_ISV 0x1000000u
 #define ACCESS_FIELDS 0x1ffc000u
@@ -258,6 +260,12 @@ typedef struct {
 } marked;
 
 typedef struct {
+    uint64_t ipa;
+    uint64_t esr;
+    uint64_t value;
+} kept_load;
+
+typedef struct {
     uint64_t pc;
     uint64_t count;
     uint64_t distance;
@@ -369,6 +377,8 @@ typedef struct {
     uint64_t insn;
     uint64_t big_endian;
     uint64_t arguments[4];
+    kept_load kept[4];
+    uint32_t kept_n;
     uint32_t intno;
     uint32_t timer_encoding;
     uint32_t timer_write;
@@ -393,7 +403,7 @@ typedef struct {
     uint32_t native_maintenance;
     uint32_t fault;
     uint32_t fault_error;
-    uint64_t stats[21];
+    uint64_t stats[22];
     uint32_t event_register;
     uint32_t epoch;
     uint64_t event_cleared;

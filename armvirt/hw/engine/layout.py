@@ -24,7 +24,7 @@ ABI = (
 STATE = (
     "ABI_VERSION", "EVENTS", "MARKED", "CHECKED", "FILTER", "VECTOR_FAULT_LIMIT", "POLL_INSNS", "POLL_NS", "NO_BLOCK",
     "INTNO_SVC", "SITES", "FIRST_ASK", "WATCH_WORTH", "PATIENCE", "MOST_REFUSALS", "WATCHED_BLOCKS",
-    "LONGEST_WATCH_PERIOD", "PLANS", "ARGUMENTS", "RESULTS", "PLAN_LENGTH", "WAIT_RECORD",
+    "LONGEST_WATCH_PERIOD", "PLANS", "ARGUMENTS", "RESULTS", "KEPT_LOADS", "PLAN_LENGTH", "WAIT_RECORD",
 )  # fmt: skip
 REGISTERS = (
     (named, ("MDSCR_EL1", "SPSR_EL1", "SCTLR_EL1", "TCR_EL1")),
@@ -48,9 +48,9 @@ MASKS = (
     ),
     (encoding, ("OP0_SHIFT", "OP1_SHIFT", "CRN_SHIFT", "CRM_SHIFT", "OP0_MASK", "OP1_MASK", "CRN_MASK", "CRM_MASK",
                 "OP2_MASK")),
-    (esr, ("EC_SHIFT", "ISV", "STEP_ISV", "ACCESS_FIELDS", "SRT_SHIFT", "TI_MASK", "ISS_OP0_SHIFT", "ISS_OP1_SHIFT",
-           "ISS_CRN_SHIFT", "ISS_CRM_SHIFT", "ISS_OP2_SHIFT", "ISS_RT_SHIFT", "ISS_IS_READ", "UNDEFINED",
-           "PC_ALIGNMENT", "ILLEGAL_STATE")),
+    (esr, ("EC_SHIFT", "WNR", "ISV", "STEP_ISV", "ACCESS_FIELDS", "SRT_SHIFT", "TI_MASK", "ISS_OP0_SHIFT",
+           "ISS_OP1_SHIFT", "ISS_CRN_SHIFT", "ISS_CRM_SHIFT", "ISS_OP2_SHIFT", "ISS_RT_SHIFT", "ISS_IS_READ",
+           "UNDEFINED", "PC_ALIGNMENT", "ILLEGAL_STATE")),
     (timer, ("CNTHCTL_PCTEN", "CNTHCTL_PCEN", "CNTHCTL_TVT", "CNTHCTL_TVCT", "CTL_ENABLE", "CTL_IMASK", "CTL_ISTATUS",
              "CTL_WRITABLE",
              "CNTKCTL_PCTEN", "CNTKCTL_VCTEN", "CNTKCTL_PTEN", "CNTKCTL_VTEN", "PPI_VTIMER", "PPI_PTIMER",
@@ -148,6 +148,7 @@ def header() -> str:
     structures = (
         (state.EventRecord, "event"),
         (state.MarkedBlock, "marked"),
+        (state.KeptLoad, "kept_load"),
         (state.PollSite, "poll_site"),
         (state.WaitPlan, "wait_plan"),
         (state.Shadow, "shadow"),

@@ -210,17 +210,23 @@ static uint32_t fetch(engine *e, uint64_t va) {
     return word;
 }
 
+/* Call Python. Whatever it does may change what a device returns. */
+static int call(engine *e, int what) {
+    e->kept_n = 0;
+    return e->callback(what);
+}
+
 static int broadcast_maintenance(engine *e, uint32_t enc, uint64_t value) {
     e->timer_encoding = enc;
     e->value = value;
-    return e->callback(CB_BROADCAST);
+    return call(e, CB_BROADCAST);
 }
 
 /* ---- EL1 exception entry: DDI 0487 D1.10 AArch64.TakeException ---- */
 
 static void record(engine *e, uint32_t what, uint32_t esr, uint64_t elr, uint64_t target) {
     if (!e->trace) return;
-    if (e->events_n == EVENTS) e->callback(CB_DRAIN);
+    if (e->events_n == EVENTS) call(e, CB_DRAIN);
     if (e->events_n == EVENTS) return;            /* no PE is bound, so no callback has emptied the buffer */
     event *v = &e->events[e->events_n++];
     v->count = e->count; v->ns = ns_at(e, e->count); v->elr = elr; v->target = target; v->what = what; v->esr = esr;
@@ -445,7 +451,7 @@ static void retire(engine *e, uint32_t done, int can_wait) {
     if (marks & MARK_SEV && e->block_sev < done) {
         e->event_register = 1;
         e->value = e->count + e->block_sev + 1;
-        if (e->broadcast) e->callback(CB_SEV);
+        if (e->broadcast) call(e, CB_SEV);
     }
     if (!done || done < e->open) return;
     if (marks & MARK_ERET) e->event_register = 1;
@@ -517,7 +523,7 @@ static __attribute__((noinline)) void poll_host(engine *e, uint64_t pc) {
     e->poll_at = e->count + e->open + POLL_INSNS;
     if (t - e->poll_ns >= POLL_NS) {
         e->poll_ns = t;
-        if (e->callback(CB_POLL)) e->stop = 1;
+        if (call(e, CB_POLL)) e->stop = 1;
     }
 }
 
@@ -645,7 +651,7 @@ static uint32_t timer_access(engine *e, int rt_id, const cp_reg *r, int is_write
     e->timer_write = (uint32_t)is_write;
     e->value = r->val;
     e->pc = pc;
-    e->callback(CB_TIMER);
+    call(e, CB_TIMER);
     poll_if_due(e);
     e->count = opened;
     e->open = open;
@@ -810,10 +816,34 @@ static uint32_t repair_syndrome(engine *e, uint32_t esr, uint32_t target, uint64
     return esr;
 }
 
+/* Keep the value that Python has given for the present load. */
+static void keep(engine *e) {
+    if (e->trace || e->big_endian) return;        /* each access is an event; SCTLR_EL1.EE can change without a callback */
+    kept_load *k = &e->kept[e->kept_n++ & (KEPT_LOADS - 1)];
+    k->ipa = e->ipa;
+    k->esr = e->esr & ~(uint64_t)(INSN_RT_MASK << SRT_SHIFT);
+    k->value = e->rt_value;
+}
+
+/* Complete a load from a device with a kept value. */
+static int load_kept(engine *e, uint32_t ec) {
+    if (!e->kept_n || ec != EC_DABT_LOWER || (e->esr & (ISV | WNR)) != ISV || e->big_endian) return 0;
+    uint64_t esr = e->esr & ~(uint64_t)(INSN_RT_MASK << SRT_SHIFT);
+    for (uint32_t n = 0; n < KEPT_LOADS && n < e->kept_n; n++)
+        if (e->kept[n].ipa == e->ipa && e->kept[n].esr == esr) {
+            e->rt_value = e->kept[n].value;
+            e->stats[ST_KEPT]++;
+            return 1;
+        }
+    return 0;
+}
+
 /* Call Python for an exit. The call can take as long as the execution of a million instructions. */
 static int ask(engine *e, int what) {
-    if (e->events_n) e->callback(CB_DRAIN);       /* what happened before the exit comes first in a trace */
+    if (e->events_n) call(e, CB_DRAIN);           /* what happened before the exit comes first in a trace */
     int action = e->callback(what);
+    if (!(action & ACT_KEEP)) e->kept_n = 0;
+    else keep(e);
     poll_if_due(e);
     return action;
 }
@@ -879,7 +909,8 @@ static void exit_el2(engine *e, const exception *x) {
         for (uint32_t n = 0; n < ARGUMENTS; n++) e->arguments[n] = reg(e, x_id(n));
     if (ec == EC_DABT_LOWER || ec == EC_IABT_LOWER)
         e->ipa = (sys_read(e, HPFAR_EL2) & HPFAR_FIPA) << 8 | (x->far & ((1u << PAGE_SHIFT) - 1));
-    act(e, ec == EC_WFX && repeat_tick(e, x->esr) ? ACT_ADVANCE : ask(e, CB_EL2), x->pc);
+    if (load_kept(e, ec)) act(e, rt == XZR ? ACT_ADVANCE : ACT_WRITE_RT | ACT_ADVANCE, x->pc);
+    else act(e, ec == EC_WFX && repeat_tick(e, x->esr) ? ACT_ADVANCE : ask(e, CB_EL2), x->pc);
 }
 
 static int is_icc(uint32_t insn) {                /* an MSR or MRS with op0 = 3, CRn = 4 or 12 */
@@ -956,6 +987,7 @@ int av_run(engine *e) {
     e->marks = 0;
     e->poll_at = e->count + POLL_INSNS;
     e->watch_left = 0;
+    e->kept_n = 0;
     e->leave = LEAVE_NONE;
     e->illegal_watch = illegal_return(sys_read(e, SPSR_EL1));
     apply_lines(e);

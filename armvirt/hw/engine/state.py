@@ -12,7 +12,7 @@ import ctypes as C
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
-ABI_VERSION = 11
+ABI_VERSION = 12
 """The version of the layout. Increment it when the meaning of a field changes. A change of the
 layout needs no new version, because the engine also compares the size of the structure."""
 
@@ -33,6 +33,7 @@ MOST_REFUSALS = 18  # each failed proof doubles FIRST_ASK for the loop, at most 
 WATCHED_BLOCKS = 64  # a watch ends if its block does not execute again within these blocks
 LONGEST_WATCH_PERIOD = 128  # the maximum number of polls from one watch to the next
 PLANS = 8  # a power of 2
+KEPT_LOADS = 4
 ARGUMENTS, RESULTS = (
     4,
     4,
@@ -54,6 +55,7 @@ class Action:
     ENTER: Final = 4  # take the synchronous exception to EL1 that state.enter_* describes
     STOP: Final = 8  # leave run()
     WRITE_RESULTS: Final = 16  # write the first RESULTS values of state.arguments to X0 and up
+    KEEP: Final = 32  # until the next callback, state.rt_value is the result of each equal load
 
 
 class Repeatable:
@@ -141,6 +143,7 @@ class Stat(IntEnum):
     REPEAT = 17  # timer wake-ups that the engine repeated by itself
     EXCHANGE = 18  # WFEs that were replaced by an ISB
     WAIT = 19  # polled waits of which rounds were skipped
+    KEPT = 21  # loads from devices that the engine completed with a kept value
     WAIT_ASK = 20  # attempts to prove that a loop is a polled wait
 
 
@@ -159,6 +162,7 @@ u64s = Any
 EventRecords = Any
 MarkedBlocks = Any
 PollSites = Any
+KeptLoads = Any
 WaitPlans = Any
 
 #: For each annotation of a field: the ctypes class and the C type.
@@ -240,6 +244,21 @@ class MarkedBlock(C.Structure):
 
 
 TYPES["MarkedBlock"] = (MarkedBlock, "marked")
+
+
+@_structure()
+class KeptLoad(C.Structure):
+    """The value that a load from a device returns until the next callback (`Action.KEEP`).
+
+    A load from ``ipa`` with the same syndrome (without SRT, the register) returns ``value``.
+    """
+
+    ipa: u64
+    esr: u64
+    value: u64
+
+
+TYPES["KeptLoad"] = (KeptLoad, "kept_load")
 
 
 @_structure()
@@ -338,6 +357,7 @@ TYPES["Shadow"] = (Shadow, "shadow")
 @_structure(
     events=(EVENTS,), stats=(len(Stat),), marked=(MARKED,), checked=(CHECKED,), filter=(FILTER,),
     sites=(SITES,), watch_x=(33,), plans=(PLANS,), arguments=(ARGUMENTS,),
+    kept=(KEPT_LOADS,),
 )  # fmt: skip
 class EngineState(C.Structure):
     """The state of one engine. The fields that the engine reads at every translated block come
@@ -403,6 +423,8 @@ class EngineState(C.Structure):
     insn: u64
     big_endian: u64
     arguments: u64s  # X0 and up at an HVC or SMC
+    kept: KeptLoads
+    kept_n: u32
     intno: u32
     timer_encoding: u32
     timer_write: u32

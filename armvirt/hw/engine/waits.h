@@ -18,7 +18,7 @@ static uint64_t ask_wait(engine *e, uint64_t pc, uint64_t count, int patient, in
     e->open = 0;
     e->pc = pc;
     e->value = 0;
-    *refused = e->callback(CB_WAIT);
+    *refused = call(e, CB_WAIT);
     e->count = opened + e->value;
     e->open = open;
     return e->value;

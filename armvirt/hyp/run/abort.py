@@ -64,6 +64,7 @@ def access(vcpu: Vcpu, mmio: MmioExit) -> MmioExit:
             frame.write(vcpu.id, offset, mmio.size, mmio.data)
         else:
             mmio.data = frame.read(vcpu.id, offset, mmio.size)
+            mmio.stable = frame.stable(offset, mmio.size)
         return mmio
     if not (mmio.is_write and devices.signal(mmio)):
         vmm = vcpu.vmm
@@ -108,7 +109,7 @@ def by_syndrome(vcpu: Vcpu, exit: SyncExit, ipa: int) -> int:
         value = swap(value, size)
     if esr & SSE:
         value = extend(value, size, True, bool(esr & SF))
-    return context.answer(value)
+    return context.answer(value, mmio.stable)
 
 
 def extend(value: int, size: int, signed: bool, wide: bool) -> int:

@@ -192,6 +192,7 @@ class RunLoop:
         for context in vcpu.timer.emulated:
             if context.irq_level:
                 vcpu.timer.sync()
+                action &= ~Action.KEEP
         vgic = vcpu.vm.vgic
         if vgic is not None:
             vgic.refresh(vcpu.id)

@@ -15,14 +15,17 @@ class MmioExit:
     for the device. For a load, the VMM sets ``data`` to the value that the device returns.
 
     If no device has the address, the VMM sets ``abort`` to True. Then the guest takes a synchronous
-    external abort.
+    external abort. For a load, the VMM may set ``stable`` to True. This means that the load has no
+    effect on the device, and that the same load returns the same value until the VMM or the
+    hypervisor runs for another reason. Then the engine may repeat the load without an exit.
+    (kvm_run has no such field.)
     """
 
-    __slots__ = ("abort", "data", "is_write", "phys_addr", "size")
+    __slots__ = ("abort", "data", "is_write", "phys_addr", "size", "stable")
 
     def __init__(self, phys_addr: int, size: int, is_write: bool, data: int = 0) -> None:
         self.phys_addr, self.size, self.is_write, self.data = phys_addr, size, is_write, data
-        self.abort = False
+        self.abort = self.stable = False
 
     def take(self, answer: MmioExit) -> None:
         """Copy the VMM's answer from ``answer`` into this exit. The VMM has answered ``answer``.

@@ -43,6 +43,9 @@ class ItsFrame:
             bus.emit(GicAccess(self.name, offset, size, value, 0))
         return value
 
+    def stable(self, offset: int, size: int) -> bool:
+        return False
+
     def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
         bus = self._its.dist.bus
         if bus.active:

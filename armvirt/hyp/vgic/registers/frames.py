@@ -34,6 +34,11 @@ class Frame(Protocol):
 
     def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None: ...
 
+    def stable(self, offset: int, size: int) -> bool:
+        """Whether a read has no effect, and returns the same value until EL2 runs for another
+        reason (`MmioExit.stable`)."""
+        ...
+
 
 class PlacedFrame(NamedTuple):
     """A register frame at the IPA ``base``. ``size`` is in bytes."""
@@ -67,6 +72,9 @@ class DistributorFrame:
         if dist.bus.active:
             dist.bus.emit(GicAccess(self.name, offset, size, value, 1))
         self._map.write(dist, dist.vcpus[vcpu_id], offset, size, value)
+
+    def stable(self, offset: int, size: int) -> bool:
+        return self._map.stable(offset, size)
 
 
 class RedistributorFrame:
@@ -109,6 +117,9 @@ class RedistributorFrame:
             else:
                 dist.backlog.begin()
                 RD_MAP.write(dist, cpu, within, size, value)
+
+    def stable(self, offset: int, size: int) -> bool:
+        return False
 
 
 def redistributor_map(offset: int) -> RegisterMap:

@@ -219,6 +219,9 @@ class CpuInterfaceFrame:
             dist.bus.emit(GicAccess(self.name, offset, size, value, 0))
         return value
 
+    def stable(self, offset: int, size: int) -> bool:
+        return False
+
     def write(self, vcpu_id: int, offset: int, size: int, value: int) -> None:
         dist = self._dist
         vif = dist.vcpus[vcpu_id].vif

@@ -151,6 +151,13 @@ class RegisterMap:
             return None
         return bound
 
+    def stable(self, offset: int, size: int) -> bool:
+        """Whether a read has no effect, and returns the same value until EL2 runs for another
+        reason. The result is False for a field whose value can be in a list register, because the
+        guest changes list registers without an exit."""
+        bound = self.lookup(offset, size)
+        return bound is None or isinstance(bound.binding, Register) or not bound.binding.folds
+
     def read(
         self, dist: Distributor, cpu: VgicCpu, offset: int, size: int, user: bool = False
     ) -> int:
