@@ -36,7 +36,7 @@ class Field(NamedTuple):
         return (1 << self.high + 1) - (1 << self.low)
 
     def get(self, value: int) -> int:
-        """Extract the field from the register value ``value``."""
+        """Extract the field from ``value``, the value of the whole register."""
         return (value & self.mask) >> self.low
 
     def put(self, value: int, field: int) -> int:

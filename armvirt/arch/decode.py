@@ -258,11 +258,12 @@ def sys_name(encoding: int) -> str:
 
 
 def tlbi_address(value: int) -> int:
-    """Return the VA that a TLBI by address invalidates. Bits 43:0 of the operand ``value`` are
-    VA[55:12]; the VA is sign-extended from bit 55 (DDI 0487 C5.5)."""
+    """Return the VA that a TLBI by address invalidates. ``value`` is the operand of the TLBI. Its
+    bits 43:0 are VA[55:12]. The VA is sign-extended from bit 55 (DDI 0487 C5.5)."""
     return sign_extend(value, TLBI_VA_BITS) << PAGE_SHIFT & MASK64
 
 
 def tlbi_asid(value: int) -> int:
-    """Return the ASID that a TLBI invalidates: bits 63:48 of the operand ``value``."""
+    """Return the ASID that a TLBI invalidates. ``value`` is the operand of the TLBI. Its bits 63:48
+    are the ASID."""
     return value >> TLBI_ASID_SHIFT & 0xFFFF

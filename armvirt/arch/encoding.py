@@ -39,9 +39,9 @@ class SysReg(NamedTuple):
     """One system register: a row of the tables in `armvirt.arch.sysregs` and `armvirt.arch.gic`.
 
     ``encoding`` is packed by `sysreg`. ``access`` is rw, ro or wo. ``reset`` is the value after a
-    warm reset. A value that is architecturally UNKNOWN is 0 here, because a run must be
-    reproducible. ``layout`` is a text with the fields, "NAME:bit" or "NAME:high:low"; `fields`
-    parses this text.
+    warm reset. If the architecture says that this value is UNKNOWN, ``reset`` is 0, because a run
+    must be reproducible. ``layout`` is a text with the fields, "NAME:bit" or "NAME:high:low";
+    `fields` parses this text.
     """
 
     name: str

@@ -80,8 +80,8 @@ class Vector(IntEnum):
 
 
 def exception_level(pstate: int) -> int:
-    """Return the exception level in ``pstate``, 0 to 3. AArch32 state is possible only at EL0
-    here."""
+    """Return the exception level in ``pstate``, 0 to 3. The result is 0 if ``pstate`` says AArch32
+    state, because in armvirt only EL0 can be in AArch32 state."""
     return 0 if pstate & PSTATE_NRW else pstate >> 2 & 3
 
 

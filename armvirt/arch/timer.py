@@ -183,18 +183,20 @@ def signed_tval(tval: int) -> int:
 
 
 def tval_of(cval: int, now: int) -> int:
-    """Return the value of a TVAL read: the low 32 bits of CVAL minus the count ``now`` (DDI 0487
-    D12.2.4)."""
+    """Return the value that a read of TVAL returns: (CVAL - ``now``) modulo 2**32. ``now`` is the
+    present count of the timer in ticks (DDI 0487 D12.2.4)."""
     return cval - now & 0xFFFF_FFFF
 
 
 def cval_from_tval(tval: int, now: int) -> int:
-    """Return the CVAL that a write of TVAL stores: the count ``now`` plus the signed 32-bit value,
-    modulo 2**64 (DDI 0487 D12.2.4)."""
+    """Return the CVAL that a write of TVAL stores: ``now`` plus the written value as a signed
+    32-bit number, modulo 2**64. ``now`` is the present count of the timer in ticks (DDI 0487
+    D12.2.4)."""
     return now + sign_extend_32(tval) & MASK64
 
 
 def condition_met(cval: int, now: int) -> bool:
-    """Return TimerConditionMet: whether the count ``now`` is greater than or equal to ``cval``.
-    Both numbers are unsigned 64-bit values (DDI 0487 D12.2.4)."""
+    """Return TimerConditionMet: whether ``now`` is greater than or equal to ``cval``. ``now`` is
+    the present count of the timer in ticks. Both numbers are unsigned 64-bit values (DDI 0487
+    D12.2.4)."""
     return now >= cval

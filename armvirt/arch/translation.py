@@ -92,6 +92,6 @@ def start_level(bits: int) -> int:
 
 
 def index(address: int, level: int) -> int:
-    """Return the index of the descriptor for ``address`` in a table of level ``level``. With
-    concatenated tables at the start level, the index can exceed 511."""
+    """Return the index of the descriptor for ``address`` in a translation table. ``level`` is the
+    level of the table. With concatenated tables at the start level, the index can exceed 511."""
     return address >> (PAGE_SHIFT + LEVEL_BITS * (LAST_LEVEL - level))

@@ -341,8 +341,9 @@ class Context:
         self.engine.state.stop = 1
 
     def stop_at(self, address: int, on_stop: Callable[[], None]) -> Callable[[], None]:
-        """Add a breakpoint: before the instruction at the virtual address ``address``, ``on_stop``
-        is called and the run ends. Returns a function that removes the breakpoint."""
+        """Add a breakpoint at ``address``, which is a virtual address. Before the guest executes
+        the instruction at this address, ``on_stop`` is called and the run ends. Returns a function
+        that removes the breakpoint."""
         from armvirt.hw.engine.breakpoint import PcStop
 
         return PcStop(self.engine, address, on_stop).remove
@@ -438,9 +439,9 @@ class ShareableDomain:
         return context
 
     def broadcast(self, source: Context, encoding: int, value: int) -> None:
-        """Queue a maintenance operation on all contexts except ``source``. ``encoding`` is the
-        packed encoding of an Inner Shareable TLBI, of IC IVAU or of IC IALLUIS. For IC IVAU
-        ``value`` is the physical address."""
+        """Queue a maintenance operation on all contexts except ``source``, the context that
+        executed it. ``encoding`` is the packed encoding of an Inner Shareable TLBI, of IC IVAU or
+        of IC IALLUIS. ``value`` is the operand of a TLBI, or the physical address of an IC IVAU."""
         for context in self.contexts:
             if context is source:
                 continue
@@ -458,9 +459,9 @@ class ShareableDomain:
             context.queue_code(address, size)
 
     def memory_written(self, address: int, size: int) -> None:
-        """Handle a write of ``size`` bytes at the physical address ``address`` by a device, the
-        hypervisor or a debugger. If the written range overlaps the reservation granule that a PE in
-        WFE has marked, send an event to this PE."""
+        """Handle a write by a device, the hypervisor or a debugger. ``address`` is the physical
+        address of the first written byte, and ``size`` is the number of bytes. If the written range
+        overlaps the reservation granule that a PE in WFE has marked, send an event to this PE."""
         for context in self.contexts:
             if context.line_written(address, size):
                 context.set_event()

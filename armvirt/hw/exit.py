@@ -70,7 +70,8 @@ NamedTuple, which is Python code."""
 
 exit_fields: Callable[[EngineState, int], tuple[int, ...]]
 exit_fields = Struct(f"<{len(SyncExit._fields)}Q").unpack_from
-"""Read the values of all fields of a `SyncExit` from an engine's state. The second argument is the
-offset `EXIT_OFFSET` of these values."""
+"""Read the values of all fields of a `SyncExit` from the state of an engine. The first argument is
+the `EngineState`. The second argument is the offset of the first field in it, which is always
+`EXIT_OFFSET`."""
 
 EXIT_OFFSET = int(vars(EngineState)["esr"].offset)

@@ -68,7 +68,7 @@ class PhysicalGic:
     # Inputs and EL2's registers ------------------------------------------------------------------
 
     def set_line(self, cpu: int, intid: int, level: bool) -> None:
-        """Set the level of the input of PPI ``intid`` on one CPU."""
+        """Set the level of the input of a PPI on one CPU. ``intid`` is the INTID of the PPI."""
         state = self._cpus[cpu]
         state.line = state.line | 1 << intid if level else state.line & ~(1 << intid)
         self.update(cpu)
@@ -96,8 +96,8 @@ class PhysicalGic:
         """Read ICC_IAR1_EL1 at EL2: activate the lowest INTID that is deliverable, and return this
         INTID. Returns 1023 if no interrupt is deliverable.
 
-        All interrupts have the same priority here, so an interrupt never preempts the handler of
-        another interrupt.
+        In this GIC all interrupts have the same priority, so an interrupt never preempts the
+        handler of another interrupt.
         """
         state = self._cpus[cpu]
         ready = self._ready(state)

@@ -65,8 +65,8 @@ def write(vif: VirtualCpuInterface, offset: int, size: int, value: int) -> None:
 
 def _visible(vif: VirtualCpuInterface, index: int, aliased: bool) -> int | None:
     """Return 1022 or 1023 if a read of IAR or HPPIR must return this special INTID. Return None if
-    the read returns the interrupt in list register ``index``. ``index`` is -1 if there is no
-    interrupt.
+    the read returns an interrupt. ``index`` is the number of the list register that has this
+    interrupt, or -1 if there is no interrupt.
 
     The aliased registers return group 1 interrupts only. While AckCtl is 0, the other registers
     return 1022 for a group 1 interrupt. GICV_IAR returns 1022 only for an interrupt that could be
@@ -103,13 +103,13 @@ def _highest_pending(vif: VirtualCpuInterface, aliased: bool) -> int:
 
 
 def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
-    """Write GICV_EOIR, or GICV_AEOIR if ``aliased`` is True. The write drops the priority. With
-    EOImode 0 the write also deactivates an interrupt: the interrupt for which a read of IAR
-    returned ``value``.
+    """Write ``value`` to GICV_EOIR, or to GICV_AEOIR if ``aliased`` is True. The write drops the
+    priority. With EOImode 0 the write also deactivates an interrupt. It is the interrupt for which
+    a read of IAR returned ``value``.
 
     If a guest ends a group 1 interrupt through GICV_EOIR while AckCtl is 0, the result is
-    UNPREDICTABLE (IHI 0048 4.4.5). Here AckCtl has no effect on the write, as in QEMU. A write of
-    GICV_AEOIR for a group 0 interrupt is ignored (IHI 0069, GICV_AEOIR).
+    UNPREDICTABLE (IHI 0048 4.4.5). In armvirt, as in QEMU, AckCtl has no effect on the write. A
+    write of GICV_AEOIR for a group 0 interrupt is ignored (IHI 0069, GICV_AEOIR).
     """
     intid = value & GICC_ID_BITS
     if intid & GICC_INTID >= FIRST_SPECIAL:
@@ -126,8 +126,9 @@ def _end(vif: VirtualCpuInterface, value: int, aliased: bool) -> None:
 
 
 def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> None:
-    """Deactivate the interrupt in list register ``index``. If ``index`` is -1, no list register has
-    the interrupt. In this case increment EOIcount if ``counts`` is True.
+    """Deactivate the interrupt in a list register. ``index`` is the number of the list register, or
+    -1 if no list register has the interrupt. If ``index`` is -1 and ``counts`` is True, increment
+    EOIcount.
 
     ``counts`` is False for an end of interrupt that clears no active priority, because such a write
     does not increment EOIcount (IHI 0048 5.3.2, GICH_HCR.EOICount).
@@ -140,7 +141,7 @@ def _deactivate(vif: VirtualCpuInterface, index: int, counts: bool = True) -> No
 
 def _write_dir(vif: VirtualCpuInterface, value: int) -> None:
     """Write GICV_DIR: deactivate an interrupt. With EOImode 0 the write is UNPREDICTABLE (IHI 0048
-    4.4.15); here such a write is ignored."""
+    4.4.15). armvirt ignores such a write."""
     intid = value & GICC_ID_BITS
     if not vif.vmcr & VMCR_VEOIM or intid & GICC_INTID >= FIRST_SPECIAL:
         return

@@ -150,11 +150,15 @@ class VirtualCpuInterface:
     # EL2's side ----------------------------------------------------------------------------------
 
     def program(self, hcr: int, list_registers: Sequence[int], waiting: int = 0) -> None:
-        """Write ICH_HCR_EL2 and the list registers for EL2. ``list_registers`` has the values of
-        ICH_LR0_EL2 and the following list registers. The remaining list registers become 0.
+        """Write ICH_HCR_EL2 and all list registers. EL2 calls this method before a guest entry, and
+        when it disables the interface.
 
-        ``waiting`` is not a register of an Arm CPU. EL2 sets bit n if physical interrupt n is
-        pending for the guest but is in no list register; see `waits`.
+        ``hcr`` is the value of ICH_HCR_EL2. ``list_registers`` has the values of the first list
+        registers, from ICH_LR0_EL2 on. The list registers after these become 0.
+
+        ``waiting`` is a bit mask without a counterpart in an Arm CPU. Bit n stands for the physical
+        interrupt with INTID n. EL2 sets bit n if this interrupt is pending for the guest but is in
+        no list register; see `waits`.
         """
         self.hcr, self.waiting = hcr & arch.ICH_HCR_WRITABLE, waiting
         hw, software = self._lr_hw, self._lr_software
@@ -183,15 +187,15 @@ class VirtualCpuInterface:
         self.update()
 
     def end(self, index: int) -> None:
-        """Set the state of list register ``index`` to inactive, as the guest's end of interrupt
-        does. The physical interrupt does not change."""
+        """Set the state of a list register to inactive, as the guest's end of interrupt does.
+        ``index`` is the number of the list register. The physical interrupt does not change."""
         self.lr[index] &= ~LR_STATE
         self.update()
 
     def waits(self, pintid: int) -> bool:
-        """Return whether physical interrupt ``pintid`` is pending for the guest. The interrupt is
-        pending in a list register, or it is in no list register and EL2 has set its bit in
-        ``waiting`` of `program`."""
+        """Return whether a physical interrupt is pending for the guest. ``pintid`` is its INTID.
+        The interrupt is pending in a list register, or it is in no list register and EL2 has set
+        its bit in ``waiting`` of `program`."""
         if self.waiting >> pintid & 1:
             return True
         wanted = LR_HW | LR_PENDING | pintid << LR_PINTID_SHIFT
@@ -204,8 +208,8 @@ class VirtualCpuInterface:
         return self._mask0, self._mask1
 
     def read_ich(self, encoding: int) -> int:
-        """Read an ICH_*_EL2 register (MRS). Raises KeyError if the register with this packed
-        encoding is not implemented."""
+        """Read an ICH_*_EL2 register (MRS). ``encoding`` is the packed encoding of the register.
+        Raises KeyError if the register is not implemented."""
         kind, index = _ICH[encoding]
         if kind in ("lr", "ap0r", "ap1r"):
             registers: list[int] = getattr(self, kind)
@@ -217,8 +221,8 @@ class VirtualCpuInterface:
         return value
 
     def write_ich(self, encoding: int, value: int) -> None:
-        """Write an ICH_*_EL2 register (MSR). Raises KeyError if the register with this packed
-        encoding is not implemented, or is read-only."""
+        """Write ``value`` to an ICH_*_EL2 register (MSR). ``encoding`` is the packed encoding of
+        the register. Raises KeyError if the register is not implemented or is read-only."""
         kind, index = _ICH[encoding]
         if kind == "hcr":
             self.hcr = value & arch.ICH_HCR_WRITABLE
@@ -327,9 +331,9 @@ class VirtualCpuInterface:
                 self.on_change()
 
     def _can_signal(self, index: int) -> bool:
-        """CanSignalVirtualInterrupt: return whether the interrupt in list register ``index`` can be
-        signalled. Its priority must be higher than VPMR, and its group priority higher than the
-        running priority.
+        """CanSignalVirtualInterrupt: return whether the interrupt in a list register can be
+        signalled. ``index`` is the number of the list register. The priority of the interrupt must
+        be higher than VPMR. Its group priority must be higher than the running priority.
 
         For the second comparison, both priorities are reduced to the bits of the group priority.
         QEMU does the same in icv_hppi_can_preempt. KVM's emulation reduces only the priority of the
@@ -418,8 +422,9 @@ class VirtualCpuInterface:
         return self.activate(index)
 
     def activate(self, index: int) -> int:
-        """Acknowledge the interrupt in list register ``index``, which must be signalled. Returns
-        the vINTID, with the CPUID for an SGI of a GICv2 guest.
+        """Acknowledge the interrupt in a list register. ``index`` is the number of the list
+        register. The interrupt must be the one that is signalled. Returns the vINTID, with the
+        CPUID for an SGI of a GICv2 guest.
 
         With SRE = 0 the active priorities of both groups are in ICH_AP1R<n>_EL2 (IHI 0069,
         GICV_APR<n>).
@@ -460,7 +465,7 @@ class VirtualCpuInterface:
         The priority drops for every INTID that the interface can have (VirtualIdentifierValid). A
         write of any other INTID is ignored. If no priority was active, the write has no effect. In
         this case the architecture permits EOIcount to be incremented or not (CONSTRAINED
-        UNPREDICTABLE, ICH_HCR_EL2.EOIcount). Here EOIcount is not incremented, because the
+        UNPREDICTABLE, ICH_HCR_EL2.EOIcount). armvirt does not increment EOIcount, because the
         hypervisor would then deactivate an interrupt that the guest did not end.
         """
         intid = value & INTID_MASK
@@ -474,9 +479,11 @@ class VirtualCpuInterface:
         self.update()
 
     def _end(self, intid: int, group: int, dropped: int) -> None:
-        """Deactivate interrupt ``intid`` after a write of EOIR, if its list register has the group
-        ``group`` and the group priority ``dropped``. If no list register has the interrupt,
-        increment EOIcount. EOIcount is not incremented for an LPI.
+        """Deactivate an interrupt after a write of EOIR. ``intid`` is its vINTID. ``group`` is 0
+        for EOIR0 and 1 for EOIR1. ``dropped`` is the group priority that the write has dropped. The
+        interrupt is deactivated only if its list register has the same group and the same group
+        priority. If no list register has the interrupt, increment EOIcount. EOIcount is not
+        incremented for an LPI.
 
         `_write_eoir` calls this method if EOImode is 0. For an LPI it calls this method in both
         modes, because a guest does not deactivate an LPI separately.
@@ -507,16 +514,16 @@ class VirtualCpuInterface:
         self.update()
 
     def find_active(self, intid: int) -> int:
-        """Return the index of the list register in which vINTID ``intid`` is active, or -1 if there
-        is none."""
+        """Return the number of the list register in which an interrupt is active, or -1 if there is
+        none. ``intid`` is the vINTID of the interrupt."""
         for index, lr in enumerate(self.lr):
             if lr & LR_ACTIVE and lr & VINTID_MASK == intid:
                 return index
         return -1
 
     def deactivate_lr(self, index: int) -> None:
-        """Deactivate list register ``index`` and, with HW = 1, its physical interrupt. The caller
-        must call `update` afterwards."""
+        """Deactivate the interrupt in a list register and, with HW = 1, its physical interrupt.
+        ``index`` is the number of the list register. The caller must call `update` afterwards."""
         lr = self.lr[index]
         self.lr[index] = lr & ~LR_ACTIVE
         if lr & LR_HW:

@@ -243,16 +243,16 @@ class Pe:
         return self._kind(why)
 
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
-        """Permit the engine to handle the next WFI wake-ups by the virtual timer without an entry
-        to EL2 (`ShadowRegisters.permit`). This has no effect while a trace sink is
-        attached."""
+        """Permit the engine to wake the guest from WFI without an entry to EL2. This applies to the
+        next wake-ups whose cause is the virtual timer (`ShadowRegisters.permit`). The call has no
+        effect while a trace sink is attached."""
         if not self.bus.active:
             self.shadow.permit(Repeatable.TICK, on_repeats)
 
     def repeat_sgi(self, value: int, on_repeats: OnRepeats) -> None:
-        """Permit the engine to handle the next writes of ``value`` to ICC_SGI1R_EL1 without an
-        entry to EL2. Each of these writes sends an SGI from the vCPU to itself
-        (`ShadowRegisters.permit`). This has no effect while a trace sink is attached."""
+        """Permit the engine to complete the guest's next writes of ``value`` to ICC_SGI1R_EL1
+        without an entry to EL2. Each of these writes sends an SGI from the vCPU to itself
+        (`ShadowRegisters.permit`). The call has no effect while a trace sink is attached."""
         if not self.bus.active:
             self.shadow.permit(Repeatable.SGI, on_repeats, value)
 
@@ -346,13 +346,14 @@ class Pe:
             self.refresh()
 
     def _timer_line(self, name: str, level: bool) -> None:
-        """Set the PPI of the comparator ``name`` to the new level of its line. When the level
-        falls, the PPI is not pending from the present instruction on (IHI 0069 4.1.2).
+        """Set the PPI of a timer to the new level of the timer's line. ``name`` is vtimer or
+        ptimer. When the level falls, the PPI is not pending from the present instruction on (IHI
+        0069 4.1.2).
 
         A list register does not follow the line of its physical interrupt. On hardware the list
         register stays pending after the line has fallen, so the guest can still take the interrupt
-        until the next exit. Here the fall of the line itself causes an exit, if the guest has not
-        taken the interrupt yet (`VirtualCpuInterface.waits`). This exit also happens if the
+        until the next exit. In armvirt the fall of the line itself causes an exit, if the guest has
+        not taken the interrupt yet (`VirtualCpuInterface.waits`). This exit also happens if the
         interrupt is in no list register.
         """
         intid = PPI_VTIMER if name == "vtimer" else PPI_PTIMER
@@ -501,9 +502,9 @@ class Pe:
         self.shadow.load()
 
     def comparator(self, encoding: int) -> tuple[int, int] | None:
-        """Return (CTL, CVAL) of the timer whose control register or counter has this packed
-        encoding. Returns None if EL2 traps an access to this register. The engine needs the values
-        to skip polled waits."""
+        """Return (CTL, CVAL) of a timer. ``encoding`` is the packed encoding of the timer's control
+        register or of its counter. Returns None if EL2 traps an access to this register. The engine
+        needs the values to skip polled waits."""
         if self.timer.traps_to_el2(encoding):
             return None
         self.shadow.write_back()

@@ -190,8 +190,9 @@ class GenericTimer:
         return self.vtimer if name == VTIMER else self.ptimer
 
     def timer_count(self, name: str) -> int:
-        """The count in ticks that the comparator ``name`` compares with CVAL: the physical count
-        minus the offset of this timer. The offset applies at every EL (DDI 0487 D12.2)."""
+        """The count in ticks that a timer compares with CVAL: the physical count minus the offset
+        of this timer. ``name`` is vtimer or ptimer. The offset applies at every EL (DDI 0487
+        D12.2)."""
         offset = self.cntvoff if name == VTIMER else self.physical_offset
         return self.counter.count() - offset & MASK64
 
@@ -209,8 +210,9 @@ class GenericTimer:
         return timer.ctl | (CTL_ISTATUS if timer.ctl & CTL_ENABLE and now >= timer.cval else 0)
 
     def write(self, encoding: int, value: int) -> None:
-        """Write a timer register (packed encoding) for the guest. A write of a comparator's
-        register is also a trace event.
+        """Write a timer register. The PE calls this method for a write by the guest. ``encoding``
+        is the packed encoding of the register. A write of a comparator's register is also a trace
+        event.
 
         Raises KeyError if the register is read-only or is not a timer register.
         """
@@ -220,8 +222,9 @@ class GenericTimer:
         self.set(encoding, value)
 
     def set(self, encoding: int, value: int) -> None:
-        """Write a timer register (packed encoding) for the hypervisor. The write is not a trace
-        event. Raises KeyError if the register is read-only or is not a timer register."""
+        """Write a timer register. The hypervisor calls this method. ``encoding`` is the packed
+        encoding of the register. Unlike `write`, this method emits no trace event. Raises KeyError
+        if the register is read-only or is not a timer register."""
         which = arch.TIMER_REGISTERS.get(encoding)
         if which is None:
             setattr(
@@ -234,16 +237,17 @@ class GenericTimer:
         self.update()
 
     def program_virtual(self, cntvoff: int, ctl: int, cval: int) -> None:
-        """Write CNTVOFF_EL2, CNTV_CVAL_EL0 and CNTV_CTL_EL0 for the hypervisor. The lines are
-        recomputed once, after all three writes."""
+        """Write CNTVOFF_EL2, CNTV_CVAL_EL0 and CNTV_CTL_EL0. The hypervisor calls this method
+        instead of three single writes, so that the lines are recomputed only once, after the last
+        write."""
         self.cntvoff = cntvoff & MASK64
         self.vtimer.ctl, self.vtimer.cval = ctl & CTL_WRITABLE, cval & MASK64
         self.update()
 
     def program_physical(self, cntpoff: int, ctl: int, cval: int) -> None:
-        """Write CNTPOFF_EL2, CNTP_CVAL_EL0 and CNTP_CTL_EL0 for the hypervisor. ``cntpoff`` must be
-        0 if the PE does not have FEAT_ECV_POFF. The lines are recomputed once, after all three
-        writes."""
+        """Write CNTPOFF_EL2, CNTP_CVAL_EL0 and CNTP_CTL_EL0. The hypervisor calls this method
+        instead of three single writes, so that the lines are recomputed only once, after the last
+        write. ``cntpoff`` must be 0 if the PE does not have FEAT_ECV_POFF."""
         assert self.ecv or not cntpoff
         self.cntpoff = cntpoff & MASK64
         self.ptimer.ctl, self.ptimer.cval = ctl & CTL_WRITABLE, cval & MASK64

@@ -148,8 +148,9 @@ class Engine(Core, ABC):
         self.lib.uc_emu_stop(self.uc)
 
     def dispatch(self, what: int) -> int:
-        """Call the callback number ``what`` (a `Callback`). Returns the result of the callback. If
-        the callback raises an exception, the engine stops and `run` raises this exception."""
+        """Call a callback, and return its result. ``what`` is the number of the callback (a
+        `Callback`). If the callback raises an exception, the engine stops and `run` raises this
+        exception."""
         try:
             if self.state.events_n:
                 self.flush_events()

@@ -1,10 +1,11 @@
-"""Find the offsets of the exception record and the exclusive monitor in a saved context of Unicorn.
-The API of libunicorn gives access to neither of the two.
+"""Find the offsets of two records in the CPU state that Unicorn saves (``uc_context_save``): the
+exception record and the exclusive monitor. The API of libunicorn gives access to neither of the
+two.
 
 A scratch engine executes HVCs with known immediates, a load with a known stage-2 fault, and an LDXP
-of known values. `calibrate` searches for the known values in the bytes that ``uc_context_save``
-stores. Each record must be found at exactly one offset. Otherwise armvirt does not support this
-version of libunicorn, and `calibrate` raises EngineError.
+of known values. `calibrate` searches for the known values in the saved bytes. Each record must be
+found at exactly one offset. Otherwise armvirt does not support this version of libunicorn, and
+`calibrate` raises EngineError.
 """
 
 from __future__ import annotations
@@ -150,8 +151,9 @@ def _places(blob: bytes, pattern: bytes, step: int) -> set[int]:
 
 
 def calibrate(lib: abi.Library, model: int) -> Calibration:
-    """Find the offsets for the CPU model ``model``, a number of `abi.CPU_MODELS`. Raises
-    EngineError if an offset is not found or is not unique."""
+    """Find the byte offsets of the exception record and of the exclusive monitor in the CPU state
+    that ``uc_context_save`` of ``lib`` stores. ``model`` is Unicorn's number of the CPU model, a
+    value of `abi.CPU_MODELS`. Raises EngineError if an offset is not found or is not unique."""
     scratch = _Scratch(lib, model)
     try:
         _set_up(scratch)

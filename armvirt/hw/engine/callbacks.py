@@ -32,9 +32,9 @@ class PeCallbacks(Protocol):
         """
 
     def comparator(self, encoding: int) -> tuple[int, int] | None:
-        """Return (CTL, CVAL) of a timer, or None if EL2 traps an access to the register
-        ``encoding``. CTL is without ISTATUS. ``encoding`` is the packed encoding of the timer's
-        control register or of its counter. The callback has no side effects."""
+        """Return (CTL, CVAL) of a timer. CTL is without ISTATUS. ``encoding`` is the packed
+        encoding of the timer's control register or of its counter. Returns None if EL2 traps an
+        access to this register. The callback has no side effects."""
 
     def poll(self) -> bool:
         """Handle requests from outside the guest, such as a request to stop. Called about every 20

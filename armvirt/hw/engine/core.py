@@ -30,10 +30,13 @@ STATE_VERSION = 1
 
 TRANSLATION = frozenset((SCTLR_EL1, TTBR0_EL1, TTBR1_EL1, TCR_EL1))
 DORMANT_RANGES = ((1 << 44, (1 << 64) - 1), (0x10000, 0x3FFF_FFFF))
-"""Address ranges for a Unicorn hook (MEM_READ_PROT) that is never called. While the hook exists,
-Unicorn does not scan the TLBs for each new block. The hook is for virtual addresses in these
-ranges. The RAM of a board must not have *physical addresses* in these ranges, because stores to the
-RAM would become slow. ``tests/board/test_boards.py`` checks each board."""
+"""Address ranges of a Unicorn hook (MEM_READ_PROT) that makes the engine faster. The hook function
+is never called. While the hook exists, Unicorn does not scan the TLBs for each new block.
+
+Unicorn takes the ranges as virtual addresses. But stores to RAM become slow if the RAM has
+*physical* addresses in one of the ranges. Therefore no board may have RAM at these physical
+addresses. ``tests/board/test_boards.py`` checks each board.
+"""
 
 CODE_BUFFER = 64 << 20
 """The size in bytes of the buffer for the translated code of one engine. Unicorn's default is 1
@@ -78,9 +81,9 @@ class Core:
         end: int = 0,
         instruction: int | None = None,
     ) -> None:
-        """Add a hook for the virtual addresses ``begin`` to ``end``, or for all addresses if
-        ``begin`` is greater than ``end``. Unicorn passes its engine handle to ``function`` as the
-        first argument, and the address of ``state`` as the last argument."""
+        """Add a hook for the virtual addresses from ``begin`` to ``end``. If ``begin`` is greater
+        than ``end``, the hook is for all addresses. Unicorn passes its engine handle to
+        ``function`` as the first argument, and the address of ``state`` as the last argument."""
         self._keep.append(function)
         self.add_hook(kind, function, begin, end, instruction)
 

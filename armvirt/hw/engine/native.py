@@ -65,8 +65,9 @@ class NativeEngine(Engine):
         this = weakref.ref(self)  # otherwise the callback would keep the engine alive
 
         def call(what: int) -> int:
-            """Call the callback number ``what`` of `PeCallbacks`. The two most frequent callbacks
-            are called directly. For the others `dispatch` looks up the method in a table."""
+            """Call a callback of `PeCallbacks`. ``what`` is the number of the callback. The two
+            most frequent callbacks are called directly. For the others `dispatch` looks up the
+            method in a table."""
             engine = this()
             if engine is None:
                 return Action.STOP

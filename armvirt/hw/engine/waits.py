@@ -32,8 +32,9 @@ from armvirt.hw.polling.loop import Path, evaluate, rounds_alike, trace
 from armvirt.hw.polling.round import Cell, RefusedError, Start
 
 LONGEST_SKIP = 1 << 40
-"""The maximum number of instructions that are skipped at once. Between two skips the engine can
-handle requests from outside the guest, such as a request to stop."""
+"""The maximum number of instructions that are skipped at once. A wait that is longer needs several
+skips. The engine handles requests from outside the guest, such as a request to stop, only between
+two skips. Therefore a skip must not be too long."""
 
 PATHS = 256  # remembered loops
 STEPS_AND_BREAKPOINTS = MDSCR_SS | MDSCR_MDE

@@ -2,8 +2,9 @@
 word to a `Step`, which is the effect of the instruction on the state of one iteration (a *round*).
 
 `decode` supports instructions that change only general registers, NZCV, the PC and RAM. It also
-supports barriers and some hints, which have no effect here because only one CPU executes at a time.
-For any other instruction `decode` returns None, and a loop with such an instruction is not skipped.
+supports barriers and some hints. They have no effect in a polling loop, because armvirt executes
+only one CPU at a time. For any other instruction `decode` returns None, and a loop with such an
+instruction is not skipped.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class Step:
 
 
 def decode(word: int, pc: int) -> Step | None:
-    """Decode the instruction ``word`` at the address ``pc``. Returns None if its effect is not
-    known."""
+    """Decode an instruction. ``word`` is the instruction word, and ``pc`` is the address of the
+    instruction. Returns None if the effect of the instruction is not known."""
     return _GROUPS[word >> 25 & 15](word, pc)
 
 
@@ -567,9 +568,9 @@ def _load_store(word: int, pc: int) -> Step | None:
 def _access(
     rt: int, size: int, is_load: bool, extends: int, address: Callable[[Round], int]
 ) -> Callable[[Round], None]:
-    """Return the function that executes one load or store of ``size`` bytes with register ``rt``.
-    ``extends`` is the width in bits to which a load sign-extends the value, or 0 for a load that
-    zero-extends the value."""
+    """Return the function that executes one load or store. ``size`` is the number of bytes. ``rt``
+    is the number of the register that is loaded or stored. ``extends`` is the width in bits to
+    which a load sign-extends the value, or 0 for a load that zero-extends the value."""
     if not is_load:
         source = _operand(rt, 64)
 

@@ -23,8 +23,8 @@ N, Z, C, V = 8, 4, 2, 1
 class UndecidedError(Exception):
     """A condition holds for some values of an interval, but not for all of them.
 
-    ``values`` is the interval, and the result of the condition changes at the value ``threshold``.
-    ``values`` is None if the interval or the threshold is not known.
+    ``values`` is the interval. ``threshold`` is the value at which the result of the condition
+    changes. ``values`` is None if the interval or the threshold is not known.
     """
 
     def __init__(self, values: Interval | None = None, threshold: int = 0) -> None:
@@ -33,13 +33,14 @@ class UndecidedError(Exception):
 
 
 def known(nzcv: int) -> Flags:
-    """Return the flags for NZCV with a known value: N, Z, C, V are the bits 3 to 0 of ``nzcv``."""
+    """Return a `Flags` tuple of the kind `KNOWN`. It means that NZCV has the value ``nzcv``, where
+    N is bit 3, Z is bit 2, C is bit 1 and V is bit 0."""
     return KNOWN, 64, (nzcv, nzcv), iv.ZERO
 
 
 def number(flags: Flags) -> int | None:
-    """Return NZCV as a number (N is bit 3, V is bit 0), or None if NZCV is not the same for all
-    values."""
+    """Return NZCV as a number, where N is bit 3, Z is bit 2, C is bit 1 and V is bit 0. Returns
+    None if NZCV is not the same for all values of the intervals in ``flags``."""
     kind, width, a, b = flags
     if kind == KNOWN:
         return a[0]

@@ -92,10 +92,10 @@ def sign_extend(a: Interval, bits: int, width: int) -> Interval:
 
 
 def bitwise(a: Interval, b: Interval, operation: Callable[[int, int], int]) -> Interval:
-    """Apply the bitwise ``operation`` (AND, ORR or EOR). The low bits of an operand that differ
-    between its values are unknown. In the result, the bits above the unknown bits of both operands
-    are exact. All lower bits of the result are treated as unknown; an AND with a constant at least
-    limits the highest value."""
+    """Apply ``operation``, which is the bitwise AND, ORR or EOR. The low bits of an operand that
+    differ between its values are unknown. In the result, the bits above the unknown bits of both
+    operands are exact. All lower bits of the result are treated as unknown; an AND with a constant
+    at least limits the highest value."""
     if a[0] == a[1] and b[0] == b[1]:
         result = operation(a[0], b[0])
         return result, result
@@ -137,5 +137,5 @@ def rotate_right(a: Interval, amount: int, width: int) -> Interval:
 
 
 def hull(a: Interval, b: Interval) -> Interval:
-    """Return the smallest interval that contains the intervals ``a`` and ``b``."""
+    """Return the smallest interval that contains both ``a`` and ``b``, which are intervals."""
     return min(a[0], b[0]), max(a[1], b[1])

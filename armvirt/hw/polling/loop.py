@@ -9,10 +9,13 @@ that this read returns in the N rounds. Therefore each register of the `Round` i
 contains the value of this register in every round. Each branch must go the same way for the whole
 interval.
 
-A round may first read and later write the same register, NZCV or memory. Then the value at the end
-of the round must be the value at the start, so that every round starts like the first round. If the
-round writes before it reads, the value at the end may differ from the value at the start. For
-example, it may be a counter value.
+Every round must start like the first round. What this requires of a register, of NZCV and of memory
+depends on the order of the accesses in a round:
+
+* The round reads the old value and writes a new value later. The new value must be equal to the old
+  value.
+* The round writes before it reads. The value at the end of the round may differ from the value at
+  the start. For example, it may be a counter value.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ class RefusedError(Exception):
 
 
 class Cell(NamedTuple):
-    """A range of RAM that one load or store accesses: ``size`` bytes at the physical address
-    ``address``."""
+    """A range of RAM that one load or store accesses. ``address`` is its physical address, and
+    ``size`` is its length in bytes."""
 
     address: int
     size: int
@@ -36,25 +36,27 @@ class Surroundings(Protocol):
     """
 
     def word(self, pc: int) -> tuple[int, int] | None:
-        """Return (instruction word at virtual address ``pc``, physical address of this word).
-        Returns None if the guest cannot execute code at this address."""
+        """Return the instruction at ``pc``, a virtual address, as (instruction word, its physical
+        address). Returns None if the guest cannot execute code at ``pc``."""
 
     def cell(self, address: int, size: int, *, write: bool) -> Cell | None:
-        """Return the RAM of ``size`` bytes at the virtual address ``address``. Returns None if the
-        guest cannot read it, or if ``write`` is True and the guest cannot write it."""
+        """Return the `Cell` (the physical address and the size) of a load or store. ``address`` is
+        the virtual address, and ``size`` is the number of bytes. Returns None if the guest cannot
+        read this RAM, or if ``write`` is True and the guest cannot write it."""
 
     def value(self, cell: Cell) -> int:
-        """Return the present value of the RAM as a little-endian integer."""
+        """Return the present content of the RAM that ``cell`` describes, as a little-endian
+        integer."""
 
     def readable(self, register: int) -> bool:
         """Return whether MRS can read a counter or a timer control register without a trap.
         ``register`` is its packed encoding."""
 
     def ticks(self, register: int, count: int) -> int:
-        """Return a count in ticks at the instruction count ``count``. If ``register`` is a counter,
-        the result is the value of the counter. If ``register`` is a timer control register, the
-        result is the value that the timer compares with CVAL. The result is not reduced modulo
-        2**64."""
+        """Return a count in ticks at the time when the instruction count is ``count``. If
+        ``register`` is a counter, the result is the value of the counter. If ``register`` is a
+        timer control register, the result is the value that the timer compares with CVAL. The
+        result is not reduced modulo 2**64."""
 
     def comparator(self, register: int) -> tuple[int, int]:
         """Return (CTL, CVAL) of the timer whose control register is ``register``. CTL has the bits

@@ -1,1 +1,1 @@
-"""The engine with its hooks in Python, called through ctypes."""
+"""The engine whose hooks are Python functions. Unicorn calls these functions through ctypes."""

@@ -1,5 +1,5 @@
-"""The engine with its hooks in Python, called through ctypes. It needs no compiler, gives the same
-results as native.c, and is slower.
+"""The engine whose hooks are Python functions. Unicorn calls these functions through ctypes. The
+engine needs no compiler, gives the same results as native.c, and is slower.
 
 Read this file first: native.c implements the same hooks in C. In both engines a hook must check its
 conditions in the same order.

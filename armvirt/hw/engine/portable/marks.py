@@ -27,13 +27,15 @@ class Everywhere(set[int]):
 
 
 def marks_of(engine: Engine, pc: int, size: int) -> tuple[int, int, int]:
-    """Find the special instructions (marks) in the code of a translated block of ``size`` bytes at
-    ``pc``.
+    """Find the special instructions (marks) in the code of a translated block. ``pc`` is the
+    virtual address of the block, and ``size`` is its length in bytes.
 
-    Returns (`Marks` bits, index of the first SEV, index of the first SEVL). An index is in
-    instructions; ``size`` means that the block has no such instruction. If the code is not
-    readable, the bit UNREAD is set. A translated block never crosses a page boundary, so one
-    address translation is sufficient.
+    Returns (`Marks` bits, index of the first SEV, index of the first SEVL). The first instruction
+    of the block has index 0, and the second has index 1. If the block has no SEV or no SEVL, the
+    number ``size`` replaces the index. ``size`` is greater than every index in the block.
+
+    If the code is not readable, the bit UNREAD is set. A translated block never crosses a page
+    boundary, so one address translation is sufficient.
     """
     pa = engine.translate(pc, execute=True)
     if pa is None:
