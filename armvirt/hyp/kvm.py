@@ -174,9 +174,10 @@ class Kvm:
         """Restore the result of `state`. This host must have been created with the same parameters
         as the saved host. The guest memory must already have the same contents as at the save.
 
-        StateError if a version in ``state`` (at any depth) differs. ValueError if the saved host
-        has another number of PEs, VMs or vCPUs, or another interrupt controller. KvmError EBUSY
-        while the host runs, EBADF after the host was closed. After an error nothing is changed.
+        StateError if a version in ``state`` (at any depth) differs from the version that this code
+        writes. ValueError if the saved host has another number of PEs, VMs or vCPUs than this host,
+        or another interrupt controller. KvmError EBUSY while the host runs, EBADF after the host
+        was closed. After an error nothing is changed.
         """
         self.host.check_standing()
         checked(state, "Kvm", STATE_VERSION)

@@ -142,7 +142,7 @@ def _raise(case: Case) -> str:
 
 def _bits(case: Case, field: Callable[[VgicIrq], int]) -> int:
     """The value of the register that `naming.bit_register` returns, one bit for each interrupt.
-    ``field(irq)`` returns the bit of the interrupt ``irq``."""
+    ``field(irq)`` returns the bit of the interrupt that is its argument."""
     return naming.bit_value(case.dist, case.cpu, case.irq.intid, field)
 
 
@@ -304,9 +304,9 @@ def mask(case: Case) -> Finding:
 
 
 def set_priority(case: Case, priority: int) -> tuple[str, Write]:
-    """The remedy that gives the interrupt the priority ``priority``, as text and as a `Write`. The
-    configuration byte of an LPI has both the priority and the enable bit. Therefore the write for
-    an LPI also sets the enable bit. After the write, the guest has to queue INV."""
+    """The remedy that changes the priority of the interrupt to ``priority``, as text and as a
+    `Write`. The configuration byte of an LPI has both the priority and the enable bit. Therefore
+    the write for an LPI also sets the enable bit. After the write, the guest has to queue INV."""
     register, lpi = (
         naming.priority_byte(case.dist, case.cpu, case.irq.intid),
         case.irq.intid >= FIRST_LPI,

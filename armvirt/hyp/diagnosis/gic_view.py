@@ -123,10 +123,10 @@ def _decoded(value: int) -> Row:
 def interrupts(
     dist: Distributor, cpus: Iterable[VgicCpu], *, everything: bool = False
 ) -> list[Row]:
-    """The interrupts of the VM, one row for each. They are the SGIs and PPIs of the vCPUs ``cpus``,
-    all SPIs, and the LPIs to which an ITS translates an event. If ``everything`` is False, the
-    result has only the interrupts that are enabled, pending, active or on an ap_list. The enable
-    bit of an SGI does not count, because an SGI is always enabled."""
+    """The interrupts of the VM, one row for each. They are the SGIs and PPIs of each vCPU in
+    ``cpus``, all SPIs, and the LPIs to which an ITS translates an event. If ``everything`` is
+    False, the result has only the interrupts that are enabled, pending, active or on an ap_list.
+    The enable bit of an SGI does not count, because an SGI is always enabled."""
     return [
         _interrupt(dist, irq, owner)
         for irq, owner in _all(dist, cpus)

@@ -40,8 +40,8 @@ class Source(NamedTuple):
 
 
 def source_of(all_its: Sequence[Its], intid: int) -> Source | None:
-    """The first event that an ITS translates to the LPI ``intid``; None if there is no such
-    event."""
+    """The first event that an ITS translates to an LPI; None if there is no such event. ``intid``
+    is the INTID of the LPI."""
     return next(
         (
             Source(its, device.device_id, number, event)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def list_register(dist: Distributor, irq: VgicIrq) -> int:
-    """The value of the ICH_LR<n>_EL2 that has the interrupt ``irq``; 0 if no list register has the
+    """The value of the ICH_LR<n>_EL2 that has an interrupt; 0 if no list register has the
     interrupt."""
     if irq.lr < 0 or irq.vcpu is None:
         return 0

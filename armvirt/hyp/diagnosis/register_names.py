@@ -1,6 +1,6 @@
 """The GICv2 and GICv3 registers that have the fields of an interrupt, with their names and offsets.
-No function here changes a state. No function copies the list registers back into the vGIC's
-interrupts."""
+No function of this module changes a state. No function copies the list registers back into the
+vGIC's interrupts."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def bit_register(dist: Distributor, cpu: VgicCpu, intid: int, array: int) -> Reg
 
 def bit_value(dist: Distributor, cpu: VgicCpu, intid: int, field: Callable[[VgicIrq], int]) -> int:
     """The value of the register that `bit_register` returns, one bit for each interrupt.
-    ``field(irq)`` returns the bit of the interrupt ``irq``."""
+    ``field(irq)`` returns the bit of the interrupt that is its argument."""
     if is_private(intid):
         return sum(field(irq) << n for n, irq in enumerate(cpu.private))
     first = intid & ~31
@@ -124,7 +124,8 @@ def property_byte(dist: Distributor, intid: int, field: str) -> Register:
 
 
 def redistributor(cpu: VgicCpu, name: str, field: str) -> Register:
-    """The register ``name`` in the frame RD_base of a vCPU's redistributor."""
+    """A register in the frame RD_base of a vCPU's redistributor. ``name`` is the name of the
+    register, for example GICR_CTLR."""
     offset = cpu.redist_index * GICR_SIZE + OFFSETS[name]
     return Register(name, field, "GICR", offset, cpu=cpu.vcpu_id)
 

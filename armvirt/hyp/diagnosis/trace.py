@@ -96,8 +96,9 @@ class Comparison(NamedTuple):
 def compare(
     vgic: Vgic, vcpu_id: int, taken: int, other: int, view: CpuView = _RUNNING
 ) -> Comparison:
-    """Explain why a vCPU takes, or took, the interrupt ``taken`` and not the interrupt ``other``.
-    KvmError EINVAL for an INTID that does not exist."""
+    """Explain why a vCPU takes, or took, one interrupt and not another. ``taken`` is the INTID of
+    the interrupt that the vCPU takes. ``other`` is the INTID of the interrupt that it does not
+    take. KvmError EINVAL for an INTID that does not exist."""
     held = first_held(trace(vgic, vcpu_id, other, view))
     if held is not None and held.station not in _RIVALRY:
         return Comparison(held.station.value, f"INTID {other} is held: {held.text}")

@@ -44,13 +44,15 @@ def trace(vm: Vm, vcpu_id: int, intid: int) -> list[Finding]:
 
 
 def compare(vm: Vm, vcpu_id: int, taken: int, other: int) -> Comparison:
-    """Explain why a vCPU takes the interrupt ``taken`` and not the interrupt ``other``. The errors
-    are those of `trace`."""
+    """Explain why a vCPU takes one interrupt and not another. ``taken`` is the INTID of the
+    interrupt that the vCPU takes. ``other`` is the INTID of the interrupt that it does not take.
+    The errors are those of `trace`."""
     return diagnose.compare(_vgic(vm), vcpu_id, taken, other, view(vm.vcpu(vcpu_id), other))
 
 
 def view(vcpu: Vcpu, intid: int) -> CpuView:
-    """The state of a vCPU outside the vGIC, with the timer that drives the interrupt ``intid``."""
+    """The state of a vCPU outside the vGIC. The result also has the timer that drives one
+    interrupt. ``intid`` is the INTID of this interrupt."""
     context = vcpu.context
     timer, vbar = _timer(vcpu, intid), context.system(VBAR_EL1)
     return CpuView(vcpu.power, context.pstate, vbar, timer, _is_waking(vcpu))

@@ -53,9 +53,9 @@ class SmcccHost(Protocol):
         ...
 
     def polls_for_cpu(self, vcpu_id: int) -> None:
-        """Let another vCPU run instead of the vCPU ``vcpu_id``. The vCPU ``vcpu_id`` has called
-        AFFINITY_INFO, and the result was ON. This vCPU probably waits until another vCPU is off,
-        and will call AFFINITY_INFO again."""
+        """Let another vCPU run. The guest has called AFFINITY_INFO, and the result was ON.
+        ``vcpu_id`` is the id of the vCPU that made the call. This vCPU probably waits until another
+        vCPU is off, and will call AFFINITY_INFO again."""
         ...
 
     def system_event(self, kind: str, flags: int) -> None:
@@ -110,9 +110,10 @@ class Psci:
         return row is not None and row.since <= self.version
 
     def call(self, vcpu_id: int, function: int, args: Args) -> int | None:
-        """Call a PSCI function for the vCPU ``vcpu_id``. The result is NOT_SUPPORTED if the
-        function is not implemented. ``args`` has at least x1 to x3. If ``function`` is a 32-bit
-        function id, the values in ``args`` have been truncated to 32 bits before this call."""
+        """Call a PSCI function. ``vcpu_id`` is the id of the vCPU that makes the call. ``function``
+        is the function id. ``args`` has at least x1 to x3. If ``function`` is a 32-bit function id,
+        the caller has truncated the values in ``args`` to 32 bits. The result is NOT_SUPPORTED if
+        the function is not implemented."""
         if not self.implements(function):
             return PsciResult.NOT_SUPPORTED
         return CALLS[function].handler(self, vcpu_id, args)

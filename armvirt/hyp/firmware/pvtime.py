@@ -163,12 +163,12 @@ class PtpCounter(IntEnum):
 
 
 def ptp_answer(which: int, wall_ns: int, counts: Callable[[PtpCounter], int]) -> Words:
-    """The results x0 to x3 of the PTP hypercall. x0 and x1 have the high and the low 32 bits of the
-    wall clock ``wall_ns`` (ns since 1970). x2 and x3 have the high and the low 32 bits of the
-    counter ``which`` (a value of `PtpCounter`), in ticks. x0 is NOT_SUPPORTED if the counter does
-    not exist.
+    """The results x0 to x3 of the PTP hypercall.
 
-    ``counts(counter)`` returns the value that the guest would read from this counter.
+    x0 and x1 have the high and the low 32 bits of ``wall_ns``, the wall clock in ns since 1970. x2
+    and x3 have the high and the low 32 bits of a counter, in ticks. ``which`` is the value of
+    `PtpCounter` that selects the counter. ``counts(counter)`` returns the value that the guest
+    would read from a counter. x0 is NOT_SUPPORTED if the counter does not exist.
     """
     if which not in tuple(PtpCounter):
         return SmcccResult.NOT_SUPPORTED, 0, 0, 0

@@ -92,15 +92,17 @@ class Smccc:
         }
 
     def add(self, function: int, handler: Handler) -> None:
-        """Register ``handler(vcpu_id, args)`` for the function id ``function``. ValueError if the
-        function already has a handler."""
+        """Register a handler for an SMCCC function. ``function`` is the function id. A call of the
+        function calls ``handler(vcpu_id, args)``. ValueError if the function already has a
+        handler."""
         if function in self._handlers:
             raise ValueError(f"SMCCC function {function:#x} has a handler already")
         self._handlers[function] = handler
 
     def arch_features(self, function: int) -> int:
-        """The result of SMCCC_ARCH_FEATURES for the function id ``function``. With this call the
-        guest also discovers whether PV_TIME_FEATURES exists (DEN 0057, 3.1)."""
+        """The result of SMCCC_ARCH_FEATURES. ``function`` is the function id that the guest asks
+        about. With this call the guest also discovers whether PV_TIME_FEATURES exists (DEN 0057,
+        3.1)."""
         known = _ARCH_FEATURES.get(function)
         if known is not None:
             return known
@@ -119,8 +121,8 @@ class Smccc:
         return self.services.get(first), 0, self.services.get(second), 0
 
     def forwards(self, function_id: int) -> bool:
-        """Whether the VMM's filter forwards the function ``function_id`` (w0 of the call) to the
-        VMM."""
+        """Whether the VMM's filter forwards a call to the VMM. ``function_id`` is w0 of the
+        call."""
         filter = self.filter
         if not filter.ranges:
             return False

@@ -87,8 +87,8 @@ class SmcccFilter:
         self.ranges.append(new)
 
     def action(self, function: int) -> FilterAction:
-        """The action for a call of the function id ``function``. The action is HANDLE if no range
-        contains the function id."""
+        """The action for a call. ``function`` is the function id of the call. The action is HANDLE
+        if no range contains the function id."""
         for each in self.ranges:
             if each.base <= function <= each.end:
                 return FilterAction(each.action)
@@ -151,9 +151,12 @@ class ServiceMask:
         return self._bitmaps[bitmap]
 
     def set(self, bitmap: Bitmap, value: int, has_run: bool) -> None:
-        """Set a bitmap register (KVM_SET_ONE_REG). KvmError EINVAL if ``value`` has a bit of a
-        service that does not exist. KvmError EBUSY if ``value`` differs from the present value
-        after a vCPU has run."""
+        """Set a bitmap register to ``value`` (KVM_SET_ONE_REG). ``has_run`` is True if a vCPU has
+        run. In this case a write must not change the register.
+
+        KvmError EINVAL if ``value`` has a bit of a service that does not exist. KvmError EBUSY if
+        ``has_run`` is True and ``value`` differs from the present value.
+        """
         if value & ~SUPPORTED[bitmap]:
             raise KvmError(
                 "EINVAL", f"{bitmap.name} has no services {value & ~SUPPORTED[bitmap]:#x}"
@@ -163,8 +166,8 @@ class ServiceMask:
         self._bitmaps[bitmap] = value
 
     def allows(self, function: int) -> bool:
-        """Whether the guest may call the SMCCC function id ``function``. If no bitmap bit controls
-        the function, the result is True."""
+        """Whether the guest may call an SMCCC function. ``function`` is its function id. If no
+        bitmap bit controls the function, the result is True."""
         gate = GATES.get(function)
         return gate is None or bool(self._bitmaps[gate[0]] & gate[1])
 

@@ -43,8 +43,8 @@ class Trng:
         return TRNG_1_0, 0, 0, 0
 
     def features(self, function: int) -> Words:
-        """TRNG_FEATURES: x0 is 0 if the function id ``function`` is implemented, else
-        NOT_SUPPORTED."""
+        """TRNG_FEATURES: x0 is 0 if a function is implemented, else NOT_SUPPORTED. ``function`` is
+        the function id that the guest asks about."""
         return TrngResult.SUCCESS if function in _IMPLEMENTED else TrngResult.NOT_SUPPORTED, 0, 0, 0
 
     def uuid(self) -> Words:

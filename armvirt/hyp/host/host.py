@@ -157,8 +157,11 @@ class Host:
 
     def idle_until(self, due: int | None) -> int | None:
         """The virtual time in ns to which the clock advances while no vCPU can run. ``due`` is the
-        time of the next event; None if no event is due. The functions of `add_idle` decide the
-        result. Without such a function, the result is ``due``."""
+        virtual time of the next event in ns; None if no event is due.
+
+        The functions that were added with `add_idle` decide the result, as described there. If no
+        function was added, the result is ``due``.
+        """
         for idle in self._idles:
             due = idle(self.clock.now, due)
         return due
@@ -169,7 +172,8 @@ class Host:
         return self._stop
 
     def _look(self) -> None:
-        """Call the functions of `add_poll`. `_loop` does this between two guest entries."""
+        """Call the functions that were added with `add_poll`. `_loop` calls this method between two
+        guest entries."""
         self._look_at = monotonic() + LOOK_S
         self._poll()
 
@@ -190,8 +194,8 @@ class Host:
             self.turn.pe.request_stop()
 
     def _loads(self, without: Runnable | None = None) -> list[int]:
-        """The number of runnable vCPUs at each PE. The vCPU ``without`` is left out of the count;
-        None leaves out no vCPU."""
+        """The number of runnable vCPUs at each PE. ``without`` is a vCPU that is not counted; None
+        counts all vCPUs."""
         loads = [0] * len(self.pcpus)
         for vcpu in self.vcpus:
             if vcpu.runnable and vcpu is not without:
@@ -276,8 +280,9 @@ class Host:
         }  # fmt: skip
 
     def check_shape(self, state: State) -> None:
-        """Check that `load` can restore ``state``. StateError if one of the versions in ``state``
-        is not the present version. ValueError if ``state`` has another number of PEs."""
+        """Check that `load` can restore ``state``. StateError if a version in ``state`` differs
+        from the version that this code writes. ValueError if ``state`` has another number of PEs
+        than this host."""
         check_versions(state, self.state(), "the host")
         if state["parts"].keys() != self.parts.keys():
             raise ValueError("saved state is of another shape: the number of physical CPUs")
@@ -375,8 +380,8 @@ class Host:
                 )
 
     def _time_of(self, insns: int) -> int:
-        """The virtual time in ns at which `Host.insns` will reach the value ``insns``, if only the
-        current vCPU runs."""
+        """The virtual time in ns at which `Host.insns` will reach ``insns``, which is a total
+        number of instructions. The calculation assumes that only the current vCPU runs."""
         return self.clock.now + (insns - self.insns) * self.pe.ns_per_insn
 
     def _schedule(self) -> Runnable | None:
@@ -473,8 +478,8 @@ class Host:
 
     def _round(self, vcpu: Runnable, until: int, watched: bool) -> None:
         """Let a vCPU enter the guest once, and handle the outcome. ``watched`` is true if `_loop`
-        has an instruction limit or functions of `add_idle`. If it is true, the guest entry ends
-        each time the vCPU sleeps."""
+        has an instruction limit, or if a function was added with `add_idle`. If ``watched`` is
+        true, the guest entry ends each time the vCPU sleeps."""
         others = len(self.vcpus) > 1 and self._others(vcpu)
         if (
             vcpu.sched.faults_until

@@ -28,8 +28,8 @@ the compare value of an unused timer to 2**63 ticks or more. The expiry of such 
 ktime_t of a host kernel, which has 64 bits of ns."""
 
 FAULTS = 128
-"""The engine detects that the exception vectors fault again and again. Until then, it retires at
-most this number of instructions."""
+"""A vCPU can be in a loop in which its exception vectors fault again and again. This is the maximum
+number of instructions that the vCPU retires in the loop before the engine detects the loop."""
 
 RESCUES = 64
 """The limit for the number of calls of `Standstill.rescue` that clear an exclusive monitor. The
@@ -199,9 +199,12 @@ class Standstill:
         return any(lost)
 
     def nobody_wakes(self) -> Stuck:
-        """Return why the guest is stuck when no vCPU can run and no event is due. If a vCPU that
-        has a VMM waits in WFE, the cause is about this vCPU. If there are several, the cause is
-        about the first one."""
+        """Return why the guest is stuck when no vCPU can run and no event is due.
+
+        The method looks for vCPUs that wait in WFE and have a VMM (`Runnable.has_vmm`). If it finds
+        one, the cause is about this vCPU; if it finds several, about the first. If it finds none,
+        the cause is about all vCPUs: they wait for ever.
+        """
         waiting = [v for v in self._host.vcpus if v.event_wait.active and v.has_vmm]
         if waiting:
             return Stuck("waits for an event (WFE) that nothing will send", waiting[0])

@@ -79,8 +79,9 @@ class DirtyBitmap:
         return cleared
 
     def chosen(self, first_page: int, num_pages: int, bitmap: bytes) -> list[int]:
-        """The page numbers of the pages that KVM_CLEAR_DIRTY_LOG selects with ``bitmap``. Bit 0 of
-        ``bitmap`` is the page ``first_page``. ``num_pages`` is the number of pages in the range.
+        """The page numbers of the pages that KVM_CLEAR_DIRTY_LOG selects with ``bitmap``.
+        ``first_page`` is the page number that belongs to bit 0 of ``bitmap``. ``num_pages`` is the
+        number of pages in the range.
 
         KvmError EINVAL if the range ends beyond the slot. KvmError EINVAL if ``num_pages`` is not a
         multiple of 64 and the range ends before the end of the slot. KvmError EFAULT if ``bitmap``

@@ -23,8 +23,8 @@ NR_MEMSLOTS = 32767  # KVM_MEM_SLOTS_NUM: SHRT_MAX
 MAP_NORESERVE = 0x4000
 CHUNK = 2 << 20
 """The size in bytes (2 MiB) of a block of memory. `HostMemory` records for each block whether the
-block may have been written. A search for pages that are not all zero skips the blocks that cannot
-have been written."""
+block may have been written. `HostMemory.populated` searches only these blocks for pages that have a
+byte other than zero."""
 _ZERO_PAGE = bytes(s2.PAGE_SIZE)
 
 
@@ -60,9 +60,10 @@ class HostMemory:
     def populated(
         self, start: int, end: int, tick: Callable[[], None]
     ) -> Iterator[tuple[int, bytes]]:
-        """The 4 KiB pages from offset ``start`` up to offset ``end`` (exclusive) that are not all
-        zero, as (offset, bytes). Only memory that `touch` has recorded is searched. ``tick()`` is
-        called before the search of each 2 MiB. An exception of ``tick`` ends the search."""
+        """The 4 KiB pages from offset ``start`` up to offset ``end`` (exclusive) that have a byte
+        other than zero, as (offset, bytes). Only memory that `touch` has recorded is searched.
+        ``tick()`` is called before the search of each 2 MiB. If ``tick`` raises an exception, the
+        search ends with this exception."""
         for chunk in range(start // CHUNK, -(-end // CHUNK)):
             if chunk not in self._touched:
                 continue
@@ -74,9 +75,9 @@ class HostMemory:
 
 
 class MemorySlot(NamedTuple):
-    """A KVM memory slot. The slot has the guest memory from address ``ipa`` on. The contents are in
-    ``memory``, from ``offset`` (in bytes) on. In KVM, userspace_addr has the role of ``memory`` and
-    ``offset``."""
+    """A KVM memory slot. The slot is guest memory that begins at the IPA ``ipa``. The contents are
+    in ``memory``, beginning ``offset`` bytes after its start. In KVM, userspace_addr has the role
+    of ``memory`` and ``offset``."""
 
     slot: int
     flags: int
@@ -130,8 +131,8 @@ def check_number(number: int) -> None:
 
 def check_call(number: int, flags: int, ipa: int) -> None:
     """Make the first checks of a call of KVM_SET_USER_MEMORY_REGION. These checks also apply to a
-    call that deletes a slot. KvmError EINVAL if a flag does not exist, if ``ipa`` is not
-    page-aligned, or if the slot id ``number`` is out of range."""
+    call that deletes a slot. ``number`` is the slot id. KvmError EINVAL if a flag does not exist,
+    if ``ipa`` is not page-aligned, or if ``number`` is out of range."""
     if flags & ~(MEM_LOG_DIRTY_PAGES | MEM_READONLY):
         raise KvmError(
             "EINVAL", f"memory slot flags {flags:#x}: there are LOG_DIRTY_PAGES and READONLY"

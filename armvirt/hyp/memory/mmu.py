@@ -166,8 +166,8 @@ class Mmu:
         return self._stage2
 
     def set_slot(self, slot: MemorySlot | None, number: int) -> None:
-        """Create the slot with the id ``number``, move the slot, or change its flags. If ``slot``
-        is None, delete the slot. The errors are the errors of `armvirt.hyp.memory.memslot.plan`.
+        """Create a slot, move it, or change its flags. ``number`` is the slot id. If ``slot`` is
+        None, delete the slot. The errors are the errors of `armvirt.hyp.memory.memslot.plan`.
         KvmError EINVAL if the slot to delete does not exist.
 
         The first vCPU fixes the IPA range of the stage-2 tables. The range is 16 GiB, or 40 bits if

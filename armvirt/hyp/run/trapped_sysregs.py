@@ -52,8 +52,9 @@ def _sgi(vcpu: Vcpu, trap: Trap) -> int | None:
 
 
 def _sgi_again(vgic: Vgic, vcpu_id: int, value: int) -> None:
-    """Update the state of the vGIC after the engine has delivered an SGI again that the vCPU sends
-    to itself."""
+    """Update the state of the vGIC after the engine has delivered SGIs without an entry to EL2
+    (`armvirt.hw.pe.Pe.repeat_sgi`). Each of these SGIs is from a vCPU to itself. ``value`` is the
+    value that the vCPU wrote to ICC_SGI1R_EL1."""
     vgic.sync(vcpu_id)
     vgic.sgi(vcpu_id, ICC_SGI1R_EL1, value)
     vgic.flush(vcpu_id)

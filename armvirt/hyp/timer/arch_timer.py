@@ -153,9 +153,10 @@ class ArchTimer(Showable):
     # Lines and host timers -----------------------------------------------------------------------
 
     def update_irq(self, context: ArchTimerContext, level: bool) -> None:
-        """Inject the output level of a timer into the vGIC, even if the level has not changed. A
-        timer's interrupt can be mapped to a host interrupt (HW = 1). The vGIC itself can lower the
-        line of such an interrupt, so the vGIC may not have the level of the last call."""
+        """Inject the output level of a timer into the vGIC, even if the level has not changed since
+        the last call. The vGIC may have another level than the last call injected: if the timer's
+        interrupt is mapped to a host interrupt (HW = 1), the vGIC itself can lower the line of the
+        interrupt."""
         changed, context.irq_level = level != context.irq_level, level
         if changed and context.hrtimer is not None and self.bus.active:
             # Only for an emulated timer: the PE's timer emits the event of a direct timer.

@@ -167,8 +167,8 @@ def get_attr(timer: ArchTimer, attr: int) -> int:
 
 
 def has_attr(attr: int) -> None:
-    """Check that the attribute ``attr`` exists (KVM_HAS_DEVICE_ATTR). KvmError ENXIO for an unknown
-    attribute."""
+    """Check that an attribute exists (KVM_HAS_DEVICE_ATTR). ``attr`` is the attribute number.
+    KvmError ENXIO for an unknown attribute."""
     _timer_of(attr)
 
 

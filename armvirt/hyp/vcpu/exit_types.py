@@ -166,11 +166,14 @@ class Outcome:
         return self.kind is Request.WAIT
 
     def cancel_wait(self) -> None:
-        """Cancel a WAIT, because the power state changes."""
+        """Cancel a WAIT (the request that the host blocks the vCPU) that the host has not handled
+        yet. `PowerState` calls this method when it sets a new power state of the vCPU. The old
+        request must not change the new state."""
         if self.kind is Request.WAIT:
             self.kind = Request.NONE
 
     def restore(self, waits: bool) -> None:
-        """Restore the request to the host from a saved state: WAIT if ``waits`` is true, otherwise
-        no request. An exit to the VMM is not part of the saved state."""
+        """Set ``kind`` from a saved state. If ``waits`` is true, ``kind`` becomes the request WAIT;
+        otherwise it becomes NONE (no request). ``exit`` becomes None, because an exit to the VMM is
+        not part of the saved state."""
         self.kind, self.exit = Request.WAIT if waits else Request.NONE, None

@@ -98,8 +98,8 @@ FEATURES = {"ecv": ("ID_AA64MMFR0_EL1", "ECV", 1), "wfxt": ("ID_AA64ISAR2_EL1", 
 
 
 def added(encoding: int, features: Iterable[str]) -> int:
-    """The bits of the ID register ``encoding`` that report ``features``. Each feature is a key of
-    `FEATURES`. All other bits of the result are 0."""
+    """The bits of an ID register that report ``features``. ``encoding`` is the encoding of the ID
+    register. Each feature is a key of `FEATURES`. All other bits of the result are 0."""
     value = 0
     for register, name, number in (FEATURES[feature] for feature in features):
         if BY_NAME[register].encoding == encoding:

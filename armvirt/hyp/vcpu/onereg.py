@@ -263,12 +263,12 @@ def _find(vcpu: VcpuCore, register: int) -> Access:
 
 
 def get(vcpu: VcpuCore, register: int) -> int:
-    """Read the register with the id ``register``. KvmError ENOENT for an unknown id."""
+    """Read a register. ``register`` is its id. KvmError ENOENT for an unknown id."""
     return _find(vcpu, register).get(vcpu)
 
 
 def set(vcpu: VcpuCore, register: int, value: int) -> None:
-    """Write the register with the id ``register``. KvmError ENOENT for an unknown id, EINVAL for a
+    """Write a register. ``register`` is its id. KvmError ENOENT for an unknown id, EINVAL for a
     value that does not fit into the register's size, EPERM for a read-only register. The function
     that writes the register can raise other errors."""
     access = _find(vcpu, register)

@@ -65,8 +65,8 @@ class VcpuPart:
         return {}
 
     def load(self, state: State) -> None:
-        """Restore the result of `state`. StateError if the version in the result is not the present
-        version."""
+        """Restore the result of `state`. StateError if the version in the result differs from the
+        version that this code writes."""
 
     def set_attr(self, attr: int, value: int | None) -> None:
         """Set a device attribute (KVM_SET_DEVICE_ATTR). KvmError ENXIO for an unknown attribute."""
@@ -154,8 +154,8 @@ class VcpuParts:
         return states_of(self._saved)
 
     def load(self, states: State) -> None:
-        """Restore the result of `state`. StateError if its keys are not the names of the present
-        parts."""
+        """Restore the result of `state`. StateError if its keys are not the names of the parts that
+        this vCPU has."""
         load_states(self._saved, states, "a vCPU")
 
 

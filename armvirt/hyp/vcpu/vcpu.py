@@ -148,8 +148,8 @@ class Vcpu:
         self.start(Start(0, 0), run=not power_off)
 
     def start(self, start: Start, *, run: bool = True) -> None:
-        """Reset the vCPU to the state ``start``. Then make the vCPU runnable, or power it off if
-        ``run`` is False (kvm_psci_vcpu_on)."""
+        """Reset the vCPU. ``start`` is the state in which it starts: PC, x0 and endianness. Then
+        make the vCPU runnable, or power it off if ``run`` is False (kvm_psci_vcpu_on)."""
         self.vmm.forget()
         self.registers.reset_state = start
         self.parts.reset()
@@ -354,15 +354,15 @@ class Vcpu:
     # -- registers --
 
     def get_one_reg(self, register: int) -> int:
-        """KVM_GET_ONE_REG: read the register with the id ``register`` (uapi/asm/kvm.h). KvmError
+        """KVM_GET_ONE_REG: read a register. ``register`` is its id (uapi/asm/kvm.h). KvmError
         ENOENT for an unknown id, ENOEXEC before `init`."""
         self.check_initialized()
         return onereg.get(self, register)
 
     def set_one_reg(self, register: int, value: int) -> None:
-        """KVM_SET_ONE_REG: write the register with the id ``register``. KvmError ENOENT for an
-        unknown id, EINVAL for an invalid value, EBUSY for a register that cannot change after a
-        vCPU has run, ENOEXEC before `init`."""
+        """KVM_SET_ONE_REG: write a register. ``register`` is its id (uapi/asm/kvm.h). KvmError
+        ENOENT for an unknown id, EINVAL for an invalid value, EBUSY for a register that cannot
+        change after a vCPU has run, ENOEXEC before `init`."""
         self.check_initialized()
         onereg.set(self, register, value)
 

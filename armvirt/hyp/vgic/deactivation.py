@@ -27,7 +27,8 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
     line, because the flush before the acknowledge cleared ``line_level``. If the line is high, the
     interrupt becomes pending and can wake a vCPU from WFI. While the vCPU is not loaded, the vCPU's
     timer is on no PE, so nothing else would report the high line. (KVM does not need to read the
-    line here, because a vCPU of KVM does not block while the output of a timer is high.)
+    line at a deactivation, because a vCPU of KVM does not block while the output of a timer is
+    high.)
     """
     if not active and irq.acked is not None:
         _clear_by_hand(irq, dist.cpu(irq.acked))
@@ -46,9 +47,10 @@ def change_active(dist: Distributor, irq: VgicIrq, active: bool) -> None:
 
 
 def _clear_by_hand(irq: VgicIrq, cpu: VgicCpu) -> None:
-    """Record that ICACTIVER made an interrupt inactive. The vCPU ``cpu`` acknowledged the interrupt
-    before. With EOImode 0 the guest will still write EOIR for this interrupt. Until this write, the
-    interrupt is in ``cpu.cleared``. With EOImode 1, ``acked`` of the interrupt becomes None."""
+    """Record that ICACTIVER made an interrupt inactive. ``cpu`` is the vCPU that acknowledged the
+    interrupt before. With EOImode 0 the guest will still write EOIR for this interrupt. Until this
+    write, the interrupt is in ``cpu.cleared``. With EOImode 1, ``acked`` of the interrupt becomes
+    None."""
     if cpu.vmcr & VMCR_VEOIM:
         irq.acked = None
     elif irq not in cpu.cleared:

@@ -248,8 +248,8 @@ class Distributor:
             self.set_phys_active(irq, False)
 
     def set_phys_active(self, irq: VgicIrq, active: bool) -> None:
-        """Write the active state of the host interrupt to which the guest's interrupt ``irq`` is
-        mapped. The host interrupt belongs to the PE of the vCPU whose ap_list has ``irq``. If
+        """Write the active state of the host interrupt to which ``irq``, an interrupt of the guest,
+        is mapped. The host interrupt belongs to the PE of the vCPU whose ap_list has ``irq``. If
         ``irq`` is on no ap_list, the host interrupt belongs to the PE of the target vCPU of
         ``irq``."""
         vcpu_id = irq.vcpu if irq.vcpu is not None else irq.target

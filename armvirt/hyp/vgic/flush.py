@@ -73,10 +73,14 @@ def _level(irq: VgicIrq) -> bool:
 
 
 def offers_only(cpu: VgicCpu, intid: int, hw: bool) -> bool:
-    """Whether the interrupt ``intid`` is the only interrupt that the vCPU can take. This is so if
-    ``intid`` is the only interrupt on the ap_list and is pending in list register 0, and
-    ICH_HCR_EL2 enables no trap and no maintenance interrupt. ``hw`` says whether the interrupt must
-    be mapped to a host interrupt (True) or must not be mapped (False)."""
+    """Whether one interrupt is the only interrupt that the vCPU can take. ``intid`` is the INTID of
+    this interrupt. The result is True if three conditions are met:
+
+    1. The interrupt is the only interrupt on the ap_list, and is pending in list register 0.
+    2. ICH_HCR_EL2 enables no trap and no maintenance interrupt.
+    3. If ``hw`` is True, the interrupt is mapped to a host interrupt. If ``hw`` is False, it is not
+       mapped.
+    """
     vif = cpu.vif
     if (
         vif is None
@@ -287,14 +291,18 @@ def ended_outside(cpu: VgicCpu, vif: VirtualCpuInterface, count: int) -> list[Vg
     """The interrupts that the guest ended while they were in no list register. ``count`` is the
     number of these interrupts, from ICH_HCR_EL2.EOIcount.
 
-    EOIcount does not tell the INTIDs, so this function chooses ``count`` interrupts. The function
-    chooses only interrupts that this vCPU acknowledged, because an active state that software wrote
-    has no active-priority bit. The candidates are two sets. The interrupts of the first set are
-    chosen first: their active-priority bit was set at the flush and is clear now, because the end
-    of interrupt clears this bit. The bit of the interrupts of the second set was not set at the
-    flush: the guest may have changed the binary point after the acknowledge, so that the
-    acknowledge set another bit. Each set is in the order of `list_registers.by_urgency`. KVM takes
-    the first ``count`` active interrupts of the ap_list that have no list register.
+    EOIcount does not tell the INTIDs. Therefore this function chooses ``count`` of the active
+    interrupts that have no list register and that this vCPU has acknowledged. (An interrupt that
+    software made active has no active-priority bit.) It chooses them in this order:
+
+    1. Interrupts whose active-priority bit was set at the last flush and is clear now. The guest's
+       end of interrupt clears this bit.
+    2. Interrupts whose active-priority bit was not set at the last flush. If the guest changed the
+       binary point after the acknowledge, the acknowledge set another bit than the bit that this
+       function computes now.
+
+    Within 1 and within 2, the order is the order of `list_registers.by_urgency`. KVM takes the
+    first ``count`` active interrupts of the ap_list that have no list register.
     """
     before = cpu.running_before
     dropped = [old & ~now for old, now in zip(before, [*vif.ap0r, *vif.ap1r], strict=True)]

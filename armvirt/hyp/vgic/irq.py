@@ -35,13 +35,15 @@ class VgicIrq:
 
     List register: ``vcpu`` is the vCPU whose ap_list has the interrupt, None if no ap_list has the
     interrupt. ``lr`` is the index of the list register that holds the interrupt, -1 if no list
-    register holds the interrupt. While ``lr`` is not -1, the active and pending fields have the
-    values of the last flush. ``offered`` is True if the flush wrote the list register as pending.
-    If the list register is later not pending any more, the guest has acknowledged the interrupt.
+    register holds the interrupt. While ``lr`` is not -1, the list register has the present active
+    and pending state, because the guest changes only the list register. In this time ``active`` and
+    ``pending_latch`` can be out of date; the next sync corrects them. ``offered`` is True if the
+    flush wrote the list register as pending. If the list register is later not pending any more,
+    the guest has acknowledged the interrupt.
 
-    Injection: only ``owner`` may inject the interrupt; ``owner`` is None if user space injects the
-    interrupt. If ``hw`` is True, the interrupt is mapped to the host interrupt ``hwintid``, and
-    ``get_input_level()`` reads the line.
+    Injection: ``owner`` is the only object that may inject the interrupt; None means that user
+    space injects it. If ``hw`` is True, the interrupt is mapped to a host interrupt. ``hwintid`` is
+    the INTID of the host interrupt, and ``get_input_level()`` reads the line.
     """
 
     SAVED: ClassVar[tuple[str, ...]] = (

@@ -28,7 +28,8 @@ Action = Callable[[Distributor, Any, "list[Lpi]"], None]
 
 
 def acquire(dist: Distributor, intid: int, home: int | None) -> Lpi:
-    """Map one more event to the LPI ``intid``. The first event creates the LPI (kvm vgic_add_lpi).
+    """Map one more event to an LPI. ``intid`` is the INTID of the LPI. The first event creates the
+    LPI (kvm vgic_add_lpi).
 
     ``home`` is the vCPU whose redistributor holds the new LPI, None if there is no such vCPU. An
     LPI that exists already keeps its ``home``. If the configuration of a new LPI cannot be read,
@@ -265,16 +266,17 @@ def settled(dist: Distributor, cpu: VgicCpu) -> bool:
 
 
 def write_propbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PROPBASER, which all redistributors share. The write is ignored if LPIs are
-    enabled on the redistributor of ``cpu``, or if work on LPIs is not finished
-    (`armvirt.hyp.vgic.backlog`)."""
+    """Write GICR_PROPBASER, which all redistributors share. ``cpu`` is the vCPU whose redistributor
+    the guest accesses. The write is ignored in two cases: LPIs are enabled on this redistributor,
+    or the vGIC has not finished earlier work on LPIs (`settled`)."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         dist.propbaser = arch.sanitise(value & arch.PROPBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 
 
 def write_pendbaser(dist: Distributor, cpu: VgicCpu, value: int) -> None:
-    """Write GICR_PENDBASER. The write is ignored if LPIs are enabled on this redistributor, or if
-    work on LPIs is not finished (`armvirt.hyp.vgic.backlog`)."""
+    """Write GICR_PENDBASER of a redistributor. ``cpu`` is the vCPU that has this redistributor. The
+    write is ignored in two cases: LPIs are enabled on this redistributor, or the vGIC has not
+    finished earlier work on LPIs (`settled`)."""
     if not cpu.lpis_enabled and settled(dist, cpu):
         cpu.pendbaser = arch.sanitise(value & arch.PENDBASER_WRITABLE, arch.GICR_ATTRIBUTES)
 

@@ -11,8 +11,8 @@ from armvirt.hyp.vgic.cpu import VgicCpu
 class RedistRegion:
     """A region of consecutive redistributors that starts at ``base`` (struct vgic_redist_region).
 
-    ``count`` is the number of redistributors. ``count`` is 0 for the single region that user space
-    sets with KVM_VGIC_V3_ADDR_TYPE_REDIST. The single region grows with the number of vCPUs.
+    ``count`` is the number of redistributors. ``count`` is 0 for KVM's legacy region, which user
+    space sets with KVM_VGIC_V3_ADDR_TYPE_REDIST. The legacy region grows with the number of vCPUs.
     ``members`` has the ids of the vCPUs whose redistributors are in the region, in order of
     address.
     """
@@ -74,11 +74,13 @@ class Placement:
         """Check the arguments for a new region of redistributors, and create the region (kvm
         vgic_v3_alloc_redist_region). The caller adds the region to ``regions``.
 
-        ``count`` is the number of redistributors. ``count`` 0 creates the single region of
-        KVM_VGIC_V3_ADDR_TYPE_REDIST; a VM with a single region cannot have other regions. KvmError
-        EEXIST if the VM already has a single region and ``count`` is 0. KvmError EINVAL if the VM
-        would have a single region and other regions, if ``index`` is not the next index, or if the
-        region overlaps another region.
+        ``index`` is the index of the region, ``base`` is its address, and ``count`` is its number
+        of redistributors. If ``count`` is 0, the region is KVM's legacy region
+        (KVM_VGIC_V3_ADDR_TYPE_REDIST). A VM with a legacy region cannot have other regions.
+
+        KvmError EEXIST if ``count`` is 0 and the VM already has a legacy region. KvmError EINVAL if
+        the VM would have a legacy region and other regions, if ``index`` is not the next index, or
+        if the region overlaps another region.
         """
         regions = self.regions
         if regions and not count:

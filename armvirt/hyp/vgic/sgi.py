@@ -28,8 +28,9 @@ NOBODY = -1  # the target in the trace event of an SGI without a target vCPU
 
 
 def is_target(request: SgiRequest, sender: VgicCpu, cpu: VgicCpu) -> bool:
-    """Whether the vCPU ``cpu`` is a target of an SGI. The field RS selects the 16 values of Aff0 to
-    which TargetList applies. (KVM ignores RS.)"""
+    """Whether ``cpu``, a vCPU, is a target of an SGI. ``request`` has the fields of the written
+    register, and ``sender`` is the vCPU that wrote it. The field RS selects the 16 values of Aff0
+    to which TargetList applies. (KVM ignores RS.)"""
     if request.all_others:
         return cpu is not sender
     affinity = cpu.mpidr & MPIDR_AFFINITY
@@ -87,7 +88,7 @@ def sources(irq: VgicIrq) -> int:
 
 
 def set_sources(dist: Distributor, irq: VgicIrq, senders: int) -> None:
-    """Write GICD_SPENDSGIR<n>: make the SGI pending from each sender CPU in the bit mask
+    """Write GICD_SPENDSGIR<n>: make the SGI pending from each sender CPU whose bit is set in
     ``senders``. A bit is ignored if its CPU does not exist."""
     flush.sync_owner(dist, irq)
     irq.source |= senders & existing(dist)
@@ -96,7 +97,7 @@ def set_sources(dist: Distributor, irq: VgicIrq, senders: int) -> None:
 
 
 def clear_sources(dist: Distributor, irq: VgicIrq, senders: int) -> None:
-    """Write GICD_CPENDSGIR<n>: make the SGI not pending from each sender CPU in the bit mask
+    """Write GICD_CPENDSGIR<n>: make the SGI not pending from each sender CPU whose bit is set in
     ``senders``. The SGI stays pending if another sender is left."""
     irq.source &= ~senders
     irq.pending_latch = irq.source != 0

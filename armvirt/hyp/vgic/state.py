@@ -2,9 +2,10 @@
 
 The tables ``SAVED`` of `Distributor`, `VgicCpu`, `VgicIrq`, `Lpi` and `Its` have the names of the
 attributes that are saved without a conversion. This module converts the other attributes. The lists
-of interrupts of a vCPU are saved as lists of INTIDs. The values of the list registers are saved
-with the PE, not here. Three things are not saved: the addresses of frames, the owners of
-interrupts, and the functions that read the lines of interrupts that are mapped to host interrupts.
+of interrupts of a vCPU are saved as lists of INTIDs. The values of the list registers are part of
+the saved state of the PE, and this module does not save them. Three more things are not saved: the
+addresses of frames, the owners of interrupts, and the functions that read the lines of interrupts
+that are mapped to host interrupts.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ def save(dist: Distributor, its: Sequence[Its]) -> State:
 
 
 def check_shape(dist: Distributor, its: Sequence[Its], saved: State) -> None:
-    """Check that `load` can restore ``saved`` into ``dist``. StateError if the state has another
-    version. ValueError if the saved vGIC has another model, other vCPUs, or another number of
-    INTIDs or ITSs. ValueError if the saved vGIC is initialised and ``dist`` is not, or the reverse.
-    Exception: a GICv2 that is not initialised accepts the state of an initialised GICv2."""
+    """Check that `load` can restore ``saved`` into ``dist``. StateError if the version in ``saved``
+    differs from the version that this code writes. ValueError if ``saved`` and ``dist`` have
+    different models, vCPU ids, numbers of INTIDs or numbers of ITSs. ValueError if the saved vGIC
+    is initialised and ``dist`` is not, or the reverse. Exception: a GICv2 that is not initialised
+    accepts the state of an initialised GICv2."""
     checked(saved, "Vgic", STATE_VERSION)
     becomes_ready = dist.model == 2 and saved["initialized"] and not dist.initialized
     if saved["initialized"] != dist.initialized and not becomes_ready:

@@ -226,8 +226,9 @@ class Vgic:
             )
 
     def signal_msi(self, address: int, data: int, devid: int | None) -> bool:
-        """Handle a message from a device (KVM_SIGNAL_MSI). The device writes the EventID ``data``
-        to the GITS_TRANSLATER at ``address``. ``devid`` is the DeviceID.
+        """Handle a message from a device (KVM_SIGNAL_MSI). ``devid`` is the DeviceID of the device.
+        ``address`` is the address to which the device writes, which must be a GITS_TRANSLATER.
+        ``data`` is the written value, the EventID.
 
         Return True if an LPI became pending. Return False if the event is not mapped, the ITS is
         disabled, or LPIs are disabled on the target redistributor. KvmError ENODEV if the VM has no
@@ -265,16 +266,19 @@ class Vgic:
                 commands.process(its)
 
     def finish(self) -> None:
-        """Do all work on LPIs that guest accesses have not finished (`armvirt.hyp.vgic.backlog`).
-        The caller saves, restores or resets tables, and needs the result of this work."""
+        """Complete all unfinished work on LPIs (`armvirt.hyp.vgic.backlog`). A guest access can
+        leave such work, because its amount of work is limited. The device attributes that save,
+        restore or reset the tables of LPIs and ITSs call this method, because they need the final
+        state of the LPIs."""
         while self.dist.backlog.jobs:
             self.go_on()
 
     # Host interrupts and irqfds ------------------------------------------------------------------
 
     def watch(self, intids: frozenset[int]) -> None:
-        """Set the INTIDs of the level-sensitive SPIs that irqfds resample. When the guest ends one
-        of these SPIs, the vGIC calls `VgicCallbacks.irq_ended`."""
+        """Tell the vGIC which level-sensitive SPIs the irqfds resample. ``intids`` has their
+        INTIDs, and replaces the INTIDs of an earlier call. When the guest ends one of these SPIs,
+        the vGIC calls `VgicCallbacks.irq_ended`."""
         self.dist.watched = intids
 
     def set_owner(self, vcpu_id: int, intid: int, owner: object) -> None:
@@ -344,8 +348,9 @@ class Vgic:
             cpu.put()
 
     def attach(self, vcpu_id: int, vif: VirtualCpuInterface) -> None:
-        """Connect a vCPU to the virtual CPU interface ``vif`` of the PE on which the vCPU is
-        loaded, after a restore. The caller has already restored the registers of ``vif``."""
+        """Connect a vCPU to the virtual CPU interface of the PE on which the vCPU is loaded, after
+        a restore. ``vif`` is this virtual CPU interface. The caller has already restored its
+        registers."""
         self.dist.cpu(vcpu_id).vif = vif
 
     def detach(self, vcpu_id: int) -> None:
@@ -383,8 +388,8 @@ class Vgic:
                 flush.flush(dist, cpu)
 
     def offers_only(self, vcpu_id: int, intid: int) -> bool:
-        """Whether the interrupt ``intid`` is mapped to a host interrupt, and is the only interrupt
-        that the vCPU can take (`flush.offers_only`)."""
+        """Whether one interrupt is mapped to a host interrupt, and is the only interrupt that the
+        vCPU can take (`flush.offers_only`). ``intid`` is the INTID of this interrupt."""
         return flush.offers_only(self.dist.vcpus[vcpu_id], intid, True)
 
     def offers_only_own_sgi(self, vcpu_id: int, value: int) -> bool:
@@ -445,10 +450,10 @@ class Vgic:
         state.check_shape(self.dist, self.its, saved)
 
     def load_state(self, saved: dict[str, Any]) -> None:
-        """Restore the result of `state`. StateError if the state has another version. ValueError if
-        the saved vGIC has another model, other vCPUs, or another number of INTIDs or ITSs. The same
-        vCPUs must be loaded as at the save. A GICv2 is initialised if the saved GICv2 was
-        initialised."""
+        """Restore the result of `state`. StateError if the version in ``saved`` differs from the
+        version that this code writes. ValueError if the saved vGIC and this vGIC have different
+        models, vCPU ids, numbers of INTIDs or numbers of ITSs. The same vCPUs must be loaded as at
+        the save. A GICv2 is initialised if the saved GICv2 was initialised."""
         self.check_shape(saved)
         if saved["initialized"] and self.model == 2:
             self.init()

@@ -16,8 +16,8 @@ class VgicCallbacks(Protocol):
         new interrupt."""
 
     def set_phys_active(self, vcpu_id: int, host_intid: int, active: bool) -> None:
-        """Write the active state of the host interrupt ``host_intid`` in the physical GIC of the
-        vCPU's PE."""
+        """Write the active state of a host interrupt in the physical GIC of the vCPU's PE.
+        ``host_intid`` is the INTID of the host interrupt."""
 
     def irq_ended(self, intid: int) -> None:
         """Handle the end of a level-sensitive SPI in `Distributor.watched` (kvm_notify_acked_irq).

@@ -22,9 +22,9 @@ MAX_PAGES = 10_000  # the guest chooses the pages that it accesses
 
 
 class IoEventFd(NamedTuple):
-    """An ioeventfd. A store of ``length`` bytes to ``address`` with the data ``datamatch`` calls
-    ``signal``. If ``length`` is 0, a store of any length matches. If ``datamatch`` is None, any
-    data match."""
+    """An ioeventfd. A store to ``address`` calls ``signal`` if its length is ``length`` bytes and
+    its data are ``datamatch``. If ``length`` is 0, a store of any length matches. If ``datamatch``
+    is None, any data match."""
 
     address: int
     length: int

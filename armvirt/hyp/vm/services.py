@@ -156,8 +156,9 @@ class VmSmcccHost:
 
 
 def add_calls(smccc: Smccc, vm: Vm, wall_clock: Callable[[], int]) -> None:
-    """Add the hypercalls that need a vCPU: stolen time and PTP. ``wall_clock()`` returns the
-    guest's date in ns since 1970."""
+    """Register the handlers of the stolen time hypercalls and of the PTP hypercall in ``smccc``,
+    the table of the VM's hypercalls. These handlers need the vCPU that makes the call.
+    ``wall_clock()`` returns the guest's date in ns since 1970."""
     for function, handler in pvtime.calls(lambda vcpu_id: vm.vcpu(vcpu_id).stolen_time):
         smccc.add(function, handler)
     smccc.add(

@@ -213,9 +213,9 @@ class Vm:
         self.host.load(state["host"])
 
     def check_shape(self, state: State) -> None:
-        """Check that `load_own` can restore ``state``. StateError if one of the versions in
-        ``state`` is not the present version. ValueError if the saved VM had other vCPUs or another
-        interrupt controller."""
+        """Check that `load_own` can restore ``state``. StateError if a version in ``state`` differs
+        from the version that this code writes. ValueError if the saved VM did not have the same
+        vCPU ids as this VM, or had another interrupt controller."""
         check_versions(state, self.own_state(), f"VM {self.id}")
         saved, present = sorted(state["parts"]), sorted(self.parts)
         if saved != present:
@@ -300,8 +300,8 @@ class Vm:
         return self.mmu.get_dirty_log(slot)
 
     def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
-        """KVM_CLEAR_DIRTY_LOG: mark the pages whose bit in ``bitmap`` is 1 as clean. Bit 0 of
-        ``bitmap`` is the page ``first_page`` of the slot. KvmError: the errors of
+        """KVM_CLEAR_DIRTY_LOG: mark the pages whose bit in ``bitmap`` is 1 as clean. ``first_page``
+        is the page number in the slot that belongs to bit 0 of ``bitmap``. KvmError: the errors of
         `Mmu.clear_dirty_log`."""
         self.mmu.clear_dirty_log(slot, first_page, num_pages, bitmap)
 

@@ -42,8 +42,9 @@ class VgicDevice:
 
     def get_attr(self, group: int, attr: int, value: int | None = 0) -> int:
         """Read an attribute for KVM_GET_DEVICE_ATTR. ``value`` is the present content of user
-        space's buffer. KvmError EFAULT if ``value`` is None (the buffer cannot be read). Only the
-        attribute V3_REDIST_REGION uses ``value``, which has the index of the region."""
+        space's buffer, or None if the buffer cannot be accessed. KvmError EFAULT if ``value`` is
+        None. For the attribute V3_REDIST_REGION, ``value`` has the index of the region to read. For
+        all other attributes, only None matters: any integer has the same effect."""
         if value is None:
             raise KvmError("EFAULT", "no address for the attribute's value")
         return self._group(group).get(self.vgic, attr, value)

@@ -2,8 +2,8 @@
 kvm/vgic/vgic-kvm-device.c).
 
 The attribute number of a register has the vCPU id in [39:32] and the offset in the frame in [31:0].
-The first access to a register initialises the vGIC. (KVM returns EBUSY while a vCPU runs. Here no
-vCPU runs during the access, because user space and the vCPUs share one thread.)
+The first access to a register initialises the vGIC. (KVM returns EBUSY while a vCPU runs. In
+armvirt no vCPU runs during the access, because user space and the vCPUs share one thread.)
 """
 
 from __future__ import annotations

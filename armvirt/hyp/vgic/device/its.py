@@ -124,9 +124,9 @@ class ItsDevice:
         self._on_placed()
 
     def _placed(self, attr: int) -> Its:
-        """The ITS of this device, for an access to the register at offset ``attr``. KvmError EINVAL
-        if the offset is not aligned. KvmError ENXIO if user space has not set the address of the
-        ITS."""
+        """The ITS of this device, for an access to a register. ``attr`` is the offset of the
+        register in bytes. KvmError EINVAL if the offset is not aligned. KvmError ENXIO if user
+        space has not set the address of the ITS."""
         from armvirt.hyp.vgic.its import registers
 
         try:

@@ -19,8 +19,8 @@ class ItsFrame:
     """The frame GITS: the page of control registers, then the page of GITS_TRANSLATER. A write of
     16 or 32 bits to GITS_TRANSLATER is a message, whose EventID is the written value.
 
-    If a CPU writes GITS_TRANSLATER, the DeviceID of the message depends on the board. Here the
-    DeviceID is 0, as in QEMU's virt board. (KVM ignores the write.)
+    If a CPU writes GITS_TRANSLATER, the DeviceID of the message depends on the board. In armvirt
+    the DeviceID is 0, as in QEMU's virt board. (KVM ignores the write.)
     """
 
     name = "GITS"

@@ -191,8 +191,9 @@ class Its:
         self.dist.backlog.add(RELEASE, None, intids)
 
     def map_event(self, device: Device, event_id: int, collection: Collection, intid: int) -> None:
-        """Map the EventID ``event_id`` of a device to the LPI ``intid``. The caller has checked
-        that the event is not mapped and that the ids are valid."""
+        """Map an event of a device to an LPI. ``event_id`` is the EventID, and ``intid`` is the
+        INTID of the LPI. The caller has checked that the event is not mapped and that the ids are
+        valid."""
         device.events[event_id] = Event(
             collection, lpis.acquire(self.dist, intid, collection.target)
         )
@@ -205,9 +206,11 @@ class Its:
         lpis.release(self.dist, event.lpi)
 
     def map_collection(self, icid: int, target: int | None) -> Collection:
-        """Create a collection, or change the target of a collection. ``target`` is a vCPU id, None
-        if MAPC has not mapped the collection. If the target changes, the LPIs of the collection
-        move with their pending state to the new target."""
+        """Create a collection, or change the target of a collection. ``icid`` is the collection id.
+        ``target`` is the id of the target vCPU, or None if the collection has no target. It has no
+        target after MAPTI has named it and before MAPC maps it, and after MAPC has unmapped it. If
+        the target of an existing collection changes, the LPIs of the collection move with their
+        pending state to the new target."""
         collection = self.collections.get(icid)
         if collection is None:
             collection = self.collections[icid] = Collection(icid, target)

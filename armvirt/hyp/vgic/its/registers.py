@@ -51,7 +51,7 @@ def _read_ctlr(its: Its) -> int:
 
 def _write_ctlr(its: Its, value: int) -> None:
     """Write GITS_CTLR.Enabled. If the command queue or one of the two tables is not valid, a write
-    of 1 is UNPREDICTABLE in the architecture. Here such a write is ignored, as in KVM."""
+    of 1 is UNPREDICTABLE in the architecture. armvirt ignores such a write, as KVM does."""
     enable = bool(value & arch.CTLR_ENABLED)
     if enable and not its.enabled and not (its.cbaser & its.baser[0] & its.baser[1] & arch.VALID):
         return

@@ -174,10 +174,11 @@ def _restore_collections(its: Its) -> None:
 
 
 def _scan(its: Its, base: int, first: int, entries: int, restore_entry: Restore) -> bool:
-    """Walk over the ``entries`` table entries at address ``base`` (kvm scan_its_table). ``first``
-    is the id of the first entry. The walk calls ``restore_entry`` for an entry, and then skips to
-    the entry at the returned distance. Return True if the distance is 0 (last entry), False if the
-    walk reaches the end of the table."""
+    """Walk over the entries of a table (kvm scan_its_table). ``base`` is the address of the first
+    entry, ``first`` is the id of this entry, and ``entries`` is the number of entries in the table.
+    The walk calls ``restore_entry`` for an entry, and then skips to the entry at the returned
+    distance. Return True if the distance is 0 (last entry), False if the walk reaches the end of
+    the table."""
     index = 0
     while index < entries:
         offset = restore_entry(first + index, _read(its, base + index * arch.ENTRY_SIZE))

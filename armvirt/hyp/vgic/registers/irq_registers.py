@@ -2,7 +2,8 @@
 pending, active, priority, group, configuration.
 
 Every write ends in a call of `Distributor.queue`. Before an access to pending or active state,
-`RegisterMap` folds the list registers, so the fields of `VgicIrq` are up to date here.
+`RegisterMap` folds the list registers. Therefore the functions of this module read up-to-date
+fields of `VgicIrq`.
 """
 
 from __future__ import annotations

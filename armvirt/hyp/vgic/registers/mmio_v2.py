@@ -200,9 +200,9 @@ class CpuInterfaceFrame:
     of GICV_DIR exits to KVM, so that KVM can deactivate an interrupt that is active on another
     vCPU.
 
-    Here each access exits, and the virtual CPU interface of the PE completes the access without a
-    fold or a flush. The vGIC handles a write of GICV_DIR only if ICH_HCR_EL2.TDIR is 1. The same
-    rule applies to a write of ICC_DIR_EL1.
+    In armvirt each access exits, and the virtual CPU interface of the PE completes the access
+    without a fold or a flush. The vGIC handles a write of GICV_DIR only if ICH_HCR_EL2.TDIR is 1.
+    The same rule applies to a write of ICC_DIR_EL1.
     """
 
     name = "GICC"

@@ -130,9 +130,10 @@ def bind(rows: Iterable[MmioRow], bindings: Iterable[Binding]) -> list[Bound]:
 class RegisterMap:
     """The registers of one frame. Offsets and sizes are in bytes.
 
-    ``find(dist, cpu, first, count)`` returns the interrupts whose fields are in this frame, from
-    INTID ``first`` on, at most ``count`` interrupts. One access covers either private interrupts or
-    SPIs, never both.
+    ``find(dist, cpu, first, count)`` returns interrupts whose fields are in this frame: the
+    interrupt with INTID ``first`` and the following ones, at most ``count`` interrupts.
+    `RegisterMap` calls ``find`` once for each access to an `IrqBank`. No access of a valid size
+    reaches both private interrupts and SPIs, so ``find`` never has to return both.
     """
 
     def __init__(self, bound: list[Bound], find: FindIrqs) -> None:
@@ -161,8 +162,9 @@ class RegisterMap:
     def read(
         self, dist: Distributor, cpu: VgicCpu, offset: int, size: int, user: bool = False
     ) -> int:
-        """Read ``size`` bytes for the vCPU ``cpu``. The value is 0 if `lookup` finds no register.
-        ``user`` is True if user space makes the access, False if the guest makes the access."""
+        """Read ``size`` bytes. ``cpu`` is the vCPU whose private interrupts the access reaches. The
+        value is 0 if `lookup` finds no register. ``user`` is True if user space makes the access,
+        False if the guest makes the access."""
         bound = self.lookup(offset, size)
         if bound is None:
             return 0
@@ -193,9 +195,10 @@ class RegisterMap:
         value: int,
         user: bool = False,
     ) -> None:
-        """Write ``size`` bytes for the vCPU ``cpu``. The write has no effect if `lookup` finds no
-        register. ``user`` is True if user space makes the access, False if the guest makes the
-        access. KvmError EINVAL if user space restores a value that the register cannot have."""
+        """Write ``size`` bytes. ``cpu`` is the vCPU whose private interrupts the access reaches.
+        The write has no effect if `lookup` finds no register. ``user`` is True if user space makes
+        the access, False if the guest makes the access. KvmError EINVAL if user space restores a
+        value that the register cannot have."""
         bound = self.lookup(offset, size)
         if bound is None:
             return

@@ -149,6 +149,6 @@ def read(cpu: VgicCpu, encoding: int) -> int:
 
 def write(cpu: VgicCpu, encoding: int, value: int) -> None:
     """Restore a register for user space. ``encoding`` is the packed encoding of the register.
-    KeyError if the encoding is not in `BY_ENCODING`, KvmError EINVAL if this interface cannot have
-    the value."""
+    KeyError if the encoding is not in `BY_ENCODING`. KvmError EINVAL if the vCPU's CPU interface
+    does not support ``value`` in this register, or does not have the register."""
     BY_ENCODING[encoding].write(cpu, value)
