@@ -47,7 +47,7 @@ PSTATE_EL1_ENTRY = PSTATE_DAIF | Mode.EL1H
 #: address.
 PSTATE_EL2_ENTRY = PSTATE_DAIF | Mode.EL2H
 
-#: An ERET is illegal if SPSR_EL1 has one of these bits: IL, nRW (there is no AArch32 here), M[3]
+#: An ERET is illegal if SPSR_EL1 has one of these bits: IL, nRW (guests have no AArch32), M[3]
 #: (EL2 and EL3), M[1] (reserved). The mode M = 0b0001 is reserved, too.
 ILLEGAL_IN_SPSR = PSTATE_IL | PSTATE_NRW | 0b1010
 RESERVED_MODE = 0b0001
@@ -81,7 +81,8 @@ class Vector(IntEnum):
 
 def exception_level(pstate: int) -> int:
     """Return the exception level in ``pstate``, 0 to 3. The result is 0 if ``pstate`` says AArch32
-    state, because in armvirt only EL0 can be in AArch32 state."""
+    state (nRW = 1), because EL1 is always in AArch64 state, and then only EL0 can be in AArch32
+    state."""
     return 0 if pstate & PSTATE_NRW else pstate >> 2 & 3
 
 

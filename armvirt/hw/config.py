@@ -16,12 +16,13 @@ COUNTER_START = 0x1000_0000
 
 
 class HostConfig(NamedTuple):
-    """The parameters of an emulated host with ``pcpus`` physical CPUs (PEs) of the model ``cpu``.
+    """The parameters of an emulated host.
 
-    ``engine`` is auto, native or portable. ``frequency_hz`` is CNTFRQ_EL0. ``counter_start`` is the
-    physical count in ticks at virtual time 0. ``list_registers`` (1 to 16) and ``priority_bits`` (5
-    to 7) are the numbers that ICH_VTR_EL2 reports. ``cpu_features`` are the features that the
-    guests' CPUs have in addition to the features of the CPU model; each is a name of
+    ``pcpus`` is the number of physical CPUs (PEs), and ``cpu`` is their CPU model. ``engine`` is
+    auto, native or portable. ``frequency_hz`` is CNTFRQ_EL0. ``counter_start`` is the physical
+    count in ticks at virtual time 0. ``list_registers`` (1 to 16) and ``priority_bits`` (5 to 7)
+    are the numbers that ICH_VTR_EL2 reports. ``cpu_features`` are the features that the guests'
+    CPUs have in addition to the features of the CPU model; each is a name of
     `armvirt.hyp.vcpu.idregs.FEATURES`. If ``cntpoff`` is True, the PEs have FEAT_ECV_POFF. If
     ``vhe`` is True, the host kernel runs at EL2 (HCR_EL2.E2H = 1). ``quantum_ns`` is the length of
     a time slice in ns of virtual time; None means 1 ms on one PE and 100 us on several PEs. If

@@ -376,8 +376,8 @@ class VirtualCpuInterface:
     def icc_access(
         self, encoding: int, is_write: bool, value: int, el: int, imo: bool, fmo: bool
     ) -> IccOutcome:
-        """Execute an MRS or MSR of a GIC CPU interface register at exception level ``el``. ``imo``
-        is HCR_EL2.IMO, and ``fmo`` is HCR_EL2.FMO.
+        """Execute an MRS or MSR of a GIC CPU interface register. ``el`` is the exception level of
+        the access. ``imo`` is HCR_EL2.IMO, and ``fmo`` is HCR_EL2.FMO.
 
         The access is UNDEFINED in each of these cases:
 

@@ -245,14 +245,15 @@ class Pe:
     def repeat_tick(self, on_repeats: OnRepeats) -> None:
         """Permit the engine to wake the guest from WFI without an entry to EL2. This applies to the
         next wake-ups whose cause is the virtual timer (`ShadowRegisters.permit`). The call has no
-        effect while a trace sink is attached."""
+        effect while a trace sink (a receiver of trace events) is attached."""
         if not self.bus.active:
             self.shadow.permit(Repeatable.TICK, on_repeats)
 
     def repeat_sgi(self, value: int, on_repeats: OnRepeats) -> None:
         """Permit the engine to complete the guest's next writes of ``value`` to ICC_SGI1R_EL1
         without an entry to EL2. Each of these writes sends an SGI from the vCPU to itself
-        (`ShadowRegisters.permit`). The call has no effect while a trace sink is attached."""
+        (`ShadowRegisters.permit`). The call has no effect while a trace sink (a receiver of trace
+        events) is attached."""
         if not self.bus.active:
             self.shadow.permit(Repeatable.SGI, on_repeats, value)
 

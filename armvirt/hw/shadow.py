@@ -8,8 +8,8 @@ changes the copies by the rules of `VirtualCpuInterface`, `GenericTimer` and `Ph
 has these rules in C), and sets state.dirty. Changed copies are written back to the PE at the end of
 a run, and at the start of each callback that uses these registers.
 
-While a trace sink is attached, no register has a shadow copy, because each access is a trace event.
-The portable engine has no shadow registers.
+While a trace sink (a receiver of trace events) is attached, no register has a shadow copy, because
+each access is a trace event. The portable engine has no shadow registers.
 """
 
 from __future__ import annotations

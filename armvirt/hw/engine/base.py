@@ -143,7 +143,8 @@ class Engine(Core, ABC):
         )
 
     def leave(self, why: Leave) -> None:
-        """End `run` before the next block; `run` returns ``why``. Call this only in a hook."""
+        """End `run` before the next block. ``why`` is the reason (a `Leave`), which `run` returns.
+        Call this only in a hook."""
         self.state.leave = why
         self.lib.uc_emu_stop(self.uc)
 

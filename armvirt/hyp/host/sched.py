@@ -52,9 +52,9 @@ def pick_next(runnable: Sequence[int], last: int) -> int | None:
 def place(home: int | None, loads: Sequence[int], allowed: Collection[int] | None = None) -> int:
     """Choose the PE at which a vCPU queues when it becomes runnable.
 
-    ``home`` is the present home of the vCPU; None before the vCPU was first runnable. ``loads`` has
-    the number of runnable vCPUs of each PE, without this vCPU. ``allowed`` are the PEs of its
-    affinity; None means all PEs.
+    ``home`` is the home of the vCPU, which is the PE at which the vCPU queued last; None before the
+    vCPU was first runnable. The result is the new home. ``loads`` has the number of runnable vCPUs
+    of each PE, without this vCPU. ``allowed`` are the PEs of its affinity; None means all PEs.
     """
     choice = range(len(loads)) if allowed is None else sorted(allowed)
     if home not in choice:

@@ -398,8 +398,9 @@ class ArchTimer(Showable):
         the vCPU would block again after each wake-up. (KVM wakes the vCPU,
         kvm_cpu_has_pending_timer, and the guest executes WFI again and again.)
 
-        At the call, ``irq_level`` is the level in the vGIC. Later the two can differ, because the
-        vGIC itself can lower the line of an interrupt that is mapped to a host interrupt (HW = 1).
+        When the vCPU blocks, ``irq_level`` is equal to the level in the vGIC. At other times the
+        level in the vGIC can be low while ``irq_level`` is high, because the vGIC itself can lower
+        the line of an interrupt that is mapped to a host interrupt (HW = 1).
         """
         self.blocked = True
         deltas = [

@@ -163,9 +163,10 @@ def target_oracle(irq: VgicIrq, enables: int) -> int | None:
 
 def accepts(irq: VgicIrq, level: bool, owner: object) -> bool:
     """Whether an injection changes the interrupt (kvm vgic_validate_injection). ``level`` is the
-    new level of the line of a level-sensitive interrupt. For an edge-triggered interrupt, ``level``
-    True signals an edge. ``owner`` is the object that injects, None for user space. The result is
-    False if ``owner`` is not the owner of the interrupt (`VgicIrq.owner`)."""
+    new level of the line of a level-sensitive interrupt. For an edge-triggered interrupt, the
+    injection is an edge if ``level`` is True, and has no effect if ``level`` is False. ``owner`` is
+    the object that injects, None for user space. The result is False if ``owner`` is not the owner
+    of the interrupt (`VgicIrq.owner`)."""
     if irq.owner is not owner:
         return False
     return level != irq.line_level if irq.level else level

@@ -103,8 +103,8 @@ class Placement:
         """Whether the redistributors are inside the IPA space and do not overlap the distributor
         (kvm vgic_v3_check_base).
 
-        The result can change after user space has set all addresses, because a region with
-        ``count`` 0 grows with each new vCPU.
+        The result can change after user space has set all addresses, because KVM's legacy region
+        (KVM_VGIC_V3_ADDR_TYPE_REDIST) grows with each new vCPU.
         """
         if any(region.base + region.size > 1 << self.ipa_bits for region in self.regions):
             return False

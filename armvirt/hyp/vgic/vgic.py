@@ -176,10 +176,10 @@ class Vgic:
 
     def inject(self, vcpu_id: int | None, intid: int, level: bool, owner: object = None) -> None:
         """Change the input of an interrupt (kvm_vgic_inject_irq). For a level-sensitive interrupt,
-        ``level`` is the new level of the line. For an edge-triggered interrupt, ``level`` True
-        signals an edge. ``owner`` is the object that injects; None is user space. If the interrupt
-        is mapped to a host interrupt, the caller must read the line immediately before the call,
-        because this method does not read the line.
+        ``level`` is the new level of the line. For an edge-triggered interrupt, the injection is an
+        edge if ``level`` is True, and has no effect if ``level`` is False. ``owner`` is the object
+        that injects; None is user space. If the interrupt is mapped to a host interrupt, the caller
+        must read the line immediately before the call, because this method does not read the line.
 
         An injection is ignored if the input does not change, or if ``owner`` is not the owner of
         the interrupt. KvmError EINVAL if the INTID does not exist or is an LPI, EBUSY for a GICv3

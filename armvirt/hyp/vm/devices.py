@@ -71,8 +71,8 @@ class IoEventFds:
         self, address: int, length: int, signal: Callable[[], None], datamatch: int | None = None
     ) -> None:
         """Remove an ioeventfd (KVM_IOEVENTFD_FLAG_DEASSIGN). KvmError ENOENT if no ioeventfd was
-        assigned with the same address, length, signal and datamatch. KvmError EINVAL for the same
-        reasons as in `assign`."""
+        assigned with the same address, length, signal and datamatch. KvmError EINVAL for arguments
+        for which `assign` raises EINVAL."""
         gone = self._checked(address, length, signal, datamatch)
         if gone not in self._all:
             raise KvmError("ENOENT", f"there is no such ioeventfd at {address:#x}")

@@ -200,8 +200,8 @@ class Vm:
         }
 
     def load(self, state: State) -> None:
-        """Restore the result of `state`. Before this call, the caller has created this VM with the
-        same calls as the saved VM, and has restored the guest memory.
+        """Restore the result of `state`. Before this call, the caller has created this VM by the
+        same KVM calls that created the saved VM, and has restored the guest memory.
 
         The errors are those of `Kvm.load`; after an error nothing is changed.
         """
@@ -324,8 +324,8 @@ class Vm:
         self, tick: Callable[[], None] = lambda: None
     ) -> Iterator[tuple[int, bytes]]:
         """The pages of guest RAM that are not all zero, as pairs of IPA and bytes. The search takes
-        much host time. Therefore it calls ``tick()`` before each 2 MiB, so that the caller can end
-        the search by an exception."""
+        much time on the real machine. Therefore it calls ``tick()`` before each 2 MiB, so that the
+        caller can end the search by an exception."""
         return self.mmu.populated_pages(tick)
 
     # -- the interrupt controller --

@@ -207,10 +207,10 @@ class Its:
 
     def map_collection(self, icid: int, target: int | None) -> Collection:
         """Create a collection, or change the target of a collection. ``icid`` is the collection id.
-        ``target`` is the id of the target vCPU, or None if the collection has no target. It has no
-        target after MAPTI has named it and before MAPC maps it, and after MAPC has unmapped it. If
-        the target of an existing collection changes, the LPIs of the collection move with their
-        pending state to the new target."""
+        ``target`` is the id of the target vCPU, or None if the collection has no target. A
+        collection has no target in two cases: MAPTI has named it but MAPC has not mapped it yet, or
+        MAPC has unmapped it. If the target of an existing collection changes, the LPIs of the
+        collection move with their pending state to the new target."""
         collection = self.collections.get(icid)
         if collection is None:
             collection = self.collections[icid] = Collection(icid, target)
