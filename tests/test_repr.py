@@ -33,7 +33,8 @@ MODULES = ["armvirt",
 #: of their own.
 PARTS = {"Arrival", "FileSink", "MmioDevice", "Receiver", "Stateful", "Wired", "Shown",
          "Event", "Showable", "SupportsWrite", "Frame", "VmIrq", "VmMemory", "VmServices", "Capabilities",
-         "BusMaster", "ArchTimerVmData", "IoEventFds", "IrqRouter", "Mmu", "Smccc", "Parking", "Rom"}  # fmt: skip
+         "BusMaster", "ArchTimerVmData", "IoEventFds", "IrqRouter", "Mmu", "NamedTuple", "Smccc",
+         "Parking", "Rom"}  # fmt: skip
 
 
 def short(thing: object) -> str:

@@ -120,7 +120,7 @@ class World:
                       for s in vm.mmu.slots.values()],
             "memory": [bytes(m.map[:]) for m in (self.ram, self.logged, self.rom)],
             "caps": (set(vm.caps._enabled), vm.mmu.manual_protect, vm.smccc.psci.suspend_enabled, vm.vcpu_features),
-            "filter": list(vm.smccc.filter._ranges), "ioeventfds": list(vm.devices.ioeventfds._all),
+            "filter": list(vm.smccc.filter.ranges), "ioeventfds": list(vm.devices.ioeventfds._all),
             "routes": (vm._irqs._routes, {k: list(v) for k, v in vm._irqs._resamplers.items()}),
             "run": vm.has_run, "ppis": (list(vm.timer_data.ppi), vm.timer_data.ppis_immutable),
             "its": its and (its._its and its._its.base), "devices": len(vm._its_devices),

@@ -203,8 +203,8 @@ def evaluate(path: Path, start: Start, around: Surroundings, number: int) -> Non
 
 def rounds_alike(path: Path, start: Start, around: Surroundings, most: int) -> int:
     """Return a number of iterations, at most ``most``, that take ``path`` from ``start`` and have
-    no effect. The result can be less than the largest such number. Returns 0 if no such number of
-    FEWEST_ROUNDS or more is found. Raises `RefusedError` if an iteration has an effect."""
+    no effect. The result can be less than the largest such number. Returns 0 if the number is less
+    than FEWEST_ROUNDS. Raises `RefusedError` if an iteration has an effect."""
     number = most
     before: Interval | None = None
     for attempt in range(ATTEMPTS):

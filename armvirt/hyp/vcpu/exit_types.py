@@ -67,9 +67,9 @@ class SemihostingExit:
         self.retry_at: int | None = None
 
     def take(self, answer: SemihostingExit) -> None:
-        """Copy the VMM's answer from ``answer`` into this exit. The VMM has answered ``answer``.
-        Then the HLT has trapped a second time, and this object is the new exit for the same
-        call."""
+        """Copy the VMM's answer from ``answer`` into this exit. Both are exits of the same call:
+        ``answer`` is the exit of the first trap of the HLT, which the VMM has answered. This object
+        is the exit of the second trap of the same HLT."""
         self.operation, self.parameter = answer.operation, answer.parameter
         self.result, self.retry_at = answer.result, answer.retry_at
 

@@ -161,7 +161,9 @@ def test_the_readme_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) ->
         return " ".join(re.sub(r"0x[0-9a-f]+|[\d,]+", "N", text).split())
 
     readme = (ROOT / "README.md").read_text()
-    example = readme.split("$ armvirt explain wfi-forever --intid 27\n")[1].split("\n\n(Some")[0]
+    example = readme.split("$ armvirt explain wfi-forever --intid 27\n")[1].split(
+        "\n\nThe first line"
+    )[0]
     printed = shape(explain(capsys, "wfi-forever", "--intid", "27")[1])
     for line in example.splitlines():
         assert shape(line) in printed
