@@ -116,9 +116,9 @@ def _bundled(name: str) -> Guest | None:
 
 
 def plain_row(manifest: str, name: str) -> dict[str, Any] | None:
-    """Read the table [[guest]] of the guest ``name`` without a TOML parser. ``manifest`` is the
-    text of the manifest. None if there is no such table, or if a value in the table is not a plain
-    string, number or boolean."""
+    """Read the table [[guest]] of one guest without a TOML parser. ``name`` is the name of the
+    guest. ``manifest`` is the text of the manifest. None if there is no such table, or if a value
+    in the table is not a plain string, number or boolean."""
     for block in manifest.split("[[guest]]\n")[1:]:
         pairs = [line.partition(" = ") for line in block.splitlines() if line]
         row = {key: _plain_value(text) for key, _, text in pairs}
@@ -162,8 +162,8 @@ def _script(row: dict[str, Any]) -> Script | None:
 
 
 def resolve(image: str | Path) -> Path:
-    """Return the path of the guest ``image``. A `Path` is returned unchanged. A text is a path or
-    the name of a bundled guest (see `find`)."""
+    """Return the path of a guest's file. If ``image`` is a `Path`, the result is this path.
+    Otherwise ``image`` is a text: a path or the name of a bundled guest (see `find`)."""
     return find(image).path if isinstance(image, str) else image
 
 

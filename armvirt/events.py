@@ -77,8 +77,9 @@ class VgicInject(NamedTuple):
 
 
 class ListRegisterWrite(NamedTuple):
-    """The hypervisor writes list register ``lr`` of the vCPU ``target`` for the INTID ``intid``.
-    ``value`` is the new value of ICH_LR<n>_EL2."""
+    """The hypervisor writes a list register of a vCPU. ``target`` is the id of the vCPU. ``lr`` is
+    the number n of ICH_LR<n>_EL2, and ``value`` is its new value. ``intid`` is the INTID of the
+    interrupt in the list register."""
 
     target: int
     lr: int
@@ -185,9 +186,9 @@ class Console(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The vCPU ``target`` is scheduled, or its power state changes. If ``what`` is load or put, the
-    hypervisor loads the vCPU on a physical CPU or puts it (vcpu_load, vcpu_put). Otherwise ``what``
-    is the new state: off, runnable or blocked."""
+    """A vCPU is scheduled, or its power state changes. ``target`` is the id of the vCPU. If
+    ``what`` is load or put, the hypervisor loads the vCPU on a physical CPU or puts it (vcpu_load,
+    vcpu_put). Otherwise ``what`` is the new state: off, runnable or blocked."""
 
     target: int
     what: str
@@ -249,9 +250,10 @@ class Late:
 class EventBus:
     """Delivers events from all packages to the sinks.
 
-    `emit` calls the function ``stamp`` to get the stamp of the event. Each host, PE and vCPU has a
-    `view` of the bus with its own function ``stamp``. If a sink raises an exception during a run,
-    ``late`` keeps the exception and stops the run. Then the exception is raised.
+    `emit` calls the function ``stamp`` to get the stamp of the event, which is its time, vCPU and
+    PC. Each host, PE and vCPU has a `view` of the bus with its own function ``stamp``. If a sink
+    raises an exception during a run, ``late`` keeps the exception and stops the run. Then the
+    exception is raised.
     """
 
     __slots__ = ("_sinks", "_views", "active", "late", "stamp")
@@ -285,11 +287,13 @@ class EventBus:
         return view
 
     def emit(self, event: Event) -> None:
-        """Deliver an event with the current stamp. Call this method only if ``active`` is True."""
+        """Deliver an event to the sinks with the current stamp, which is the time, vCPU and PC of
+        the event. Call this method only if ``active`` is True, because only then the bus has a
+        sink."""
         self.deliver(self.stamp(), event)
 
     def deliver(self, stamp: Stamp, event: Event) -> None:
-        """Deliver an event with the given stamp."""
+        """Deliver an event to the sinks. ``stamp`` is the time, vCPU and PC of the event."""
         for sink in self._sinks:
             try:
                 sink(stamp, event)

@@ -120,8 +120,8 @@ def _opened(path: str | Path, mode: str, keep: bool, **how: Any) -> Iterator[IO[
 
 
 def _beside(place: str) -> tuple[str, str]:
-    """Return ``place``, the final path of a file, and an unused path in the same directory, at
-    which the file is written first."""
+    """Return two paths. The first is ``place``, the final path of a file. The second is an unused
+    path in the same directory. The file is written at the second path, and then renamed."""
     folder, name = os.path.split(place)
     start = os.path.join(folder, os.fsdecode(os.fsencode(name)[:_NAME_BYTES]) + f".{os.getpid()}")
     names = (f"{start}.{n}.partial" if n else f"{start}.partial" for n in count())

@@ -59,16 +59,16 @@ class Arrival(NamedTuple):
 class Marks(NamedTuple):
     """The addresses at which the guest stops. A kernel that has enabled its MMU may execute at an
     unknown offset from its link-time addresses (KASLR). As long as the offset is unknown,
-    ``moves_to`` is the range of all addresses at which the kernel may execute. When a vCPU is in
-    this range, `learn` finds the offset. For a known offset, and for other guests, ``moves_to`` is
-    None."""
+    ``moves_to`` is the range of all virtual addresses at which the kernel may execute. When a vCPU
+    has reached this range, `learn` can find the offset. If the offset is known, or if the guest has
+    no such offset, ``moves_to`` is None."""
 
     addresses: tuple[int, ...]
     moves_to: range | None = None
 
     def reached(self, subject: Subject) -> Arrival | None:
-        """Return an `Arrival` if a vCPU is at an address of ``addresses`` or in ``moves_to``, else
-        None."""
+        """Return an `Arrival` if a vCPU that is not powered off is at one of the ``addresses``, or
+        in the range ``moves_to``. Otherwise return None. ``subject`` is the machine."""
         if not self.addresses:
             return None
         at = [vcpu.context.pc for vcpu in subject.board.vcpus if vcpu.power is not Power.OFF]
@@ -167,8 +167,9 @@ class _Finder:
         return debug if debug.present else None
 
     def addresses(self, name: str, offset: int) -> list[int]:
-        """The addresses at which the guest executes the instruction ``offset`` bytes after
-        ``name``. UserError for an unknown name."""
+        """The addresses at which the guest executes one instruction. ``name`` is a symbol,
+        FILE:LINE or FILE:FUNCTION. ``offset`` is the number of bytes from there to the instruction.
+        UserError for an unknown name."""
         if match := _LINE.fullmatch(name):
             found = self._lines(match["file"], int(match["line"]))
         elif match := _FILE_FUNCTION.fullmatch(name):

@@ -38,8 +38,8 @@ def printable(text: str, most: int = MOST) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return the whole ``text``, with escapes for characters that are not printable. All blanks
-    except the ASCII space are escaped."""
+    """Convert ``text`` to one line of any length. Characters that are not printable become escapes.
+    All blanks except the ASCII space become escapes, too."""
     return (
         text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
     )

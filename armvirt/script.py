@@ -148,8 +148,9 @@ def _text(rest: str) -> bytes:
 
 
 def _escape(rest: str, at: int) -> tuple[bytes, int]:
-    """Parse the escape sequence whose letter is at the index ``at``. Return the bytes of the escape
-    sequence, and the index after it."""
+    """Parse one escape sequence in a text. ``at`` is the index of the letter after the backslash.
+    Return the bytes that the escape sequence stands for, and the index after the escape
+    sequence."""
     match = _HEX.match(rest, at)
     if match is not None:
         return bytes([int(match[1], 16)]), match.end()

@@ -1,9 +1,9 @@
 """Saved state: plain data with a version, and the interface of objects that have such state.
 
-An object can contain other objects with state, its parts. Such an object has a table of its parts
-by name: `states_of` saves the parts, and `load_states` loads the parts. An object with plain values
-has a table of its attributes: `fields_of` saves the values, and `load_fields` loads the values.
-Every package may import this module.
+An object can contain other objects with state. These are its parts. Such an object has a dictionary
+of its parts by name. `states_of` saves the parts, and `load_states` loads the parts. An object with
+plain values has a list of the names of its attributes. `fields_of` saves the values, and
+`load_fields` loads the values. Every package may import this module.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class Stateful(Protocol):
         """Return the state as plain data."""
 
     def load(self, state: State) -> None:
-        """Load a state that `state` returned. StateError for a state of another version."""
+        """Load a state that `state` returned. StateError if the state has another version than this
+        code writes."""
 
 
 def checked(state: State, what: str, version: int) -> State:
-    """Return ``state`` unchanged. StateError if the version of ``state`` is not ``version``.
-    ``what`` is the name of the saved object in the error message."""
+    """Return ``state`` unchanged. StateError if the version of ``state`` is not ``version``. The
+    error message calls the saved object ``what``, for example "the board"."""
     found = state.get("version")
     if found != version:
         raise StateError(
@@ -44,15 +45,15 @@ def checked(state: State, what: str, version: int) -> State:
 
 
 def fields_of(source: object, names: Iterable[str]) -> State:
-    """Return the values of the attributes ``names`` of ``source``, by name. Each value is a number,
-    a boolean, a text, None, or a list. A list is copied."""
+    """Return the values of some attributes of ``source``, by name. ``names`` are the names of these
+    attributes. Each value is a number, a boolean, a text, None, or a list. A list is copied."""
     values = {name: getattr(source, name) for name in names}
     return {name: list(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def load_fields(target: object, names: Iterable[str], state: State) -> None:
-    """Set the attributes ``names`` of ``target`` to the values in ``state``, which `fields_of`
-    returned. KeyError if ``state`` does not have one of the names."""
+    """Set some attributes of ``target``. ``names`` are the names of these attributes. ``state`` has
+    their values, and was returned by `fields_of`. KeyError if a name is missing in ``state``."""
     for name in names:
         value = state[name]
         setattr(target, name, list(value) if isinstance(value, list) else value)
@@ -60,13 +61,15 @@ def load_fields(target: object, names: Iterable[str], state: State) -> None:
 
 def check_versions(saved: object, present: object, what: str, path: str = "") -> None:
     """Compare the versions in the saved state ``saved`` with the versions in ``present``, the
-    current state of the same object. The comparison includes all nested states. For error messages,
-    ``what`` is the name of the object, and ``path`` is the path of ``saved`` in the outermost
-    state.
+    current state of the same object. The comparison includes all nested states. The error message
+    calls the object ``what``. ``path`` is the position of ``saved`` in the outermost state, for
+    example ``vm.vgic``. It is "" for the outermost state itself, and is used only in the error
+    message.
 
-    An object with parts calls this function before it loads the first part, so that a refused state
-    changes nothing. StateError for the first version that differs or is missing. This function
-    ignores a nested state that only one of the two states has: `load_states` compares the names.
+    An object that contains other objects calls this function before it loads the first of them. So
+    a refused state changes nothing. StateError for the first saved version that is missing or
+    differs from the version in ``present``. This function ignores a nested state that only one of
+    the two states has, because `load_states` compares the names.
     """
     if isinstance(present, dict):
         if not isinstance(saved, dict):
@@ -89,8 +92,9 @@ def states_of(parts: Mapping[str, Stateful]) -> State:
 
 
 def load_states(parts: Mapping[str, Stateful], states: State, what: str) -> None:
-    """Load ``states`` into the objects in ``parts``. Both are by name. StateError if their names
-    differ. ``what`` is the name of the object that contains the parts, for the error message."""
+    """Load the state of each object in ``parts`` from ``states``. Both dictionaries have the names
+    of the objects as keys. StateError if the two sets of names differ. The error message calls the
+    containing object ``what``, for example "the board"."""
     if states.keys() != parts.keys():
         raise StateError(
             f"the saved state of {what} is of another machine: it has {', '.join(sorted(states))}, "

@@ -413,14 +413,15 @@ class Board:
         return {"vm": self.vm, **self.own_parts}
 
     def state(self) -> State:
-        """Return the saved state, without the contents of memory: the state of the VM, and the
-        states of the objects in `own_parts`. The state of the VM includes the clock of the emulated
-        host."""
+        """Return the saved state. It has the state of the VM and the states of the objects in
+        `own_parts`. It does not have the contents of memory. The state of the VM includes the clock
+        of the emulated host."""
         return {"version": STATE_VERSION, "parts": states_of(self.parts)}
 
     def load(self, state: State) -> None:
-        """Restore the state that `state` returned. StateError if the state has another version, or
-        if another board has saved the state. After a StateError the board is unchanged."""
+        """Restore the state that `state` returned. StateError if the state has another version than
+        this code writes, or if another board has saved the state. After a StateError the board is
+        unchanged."""
         parts = checked(state, "the board", STATE_VERSION)["parts"]
         check_versions(parts, states_of(self.own_parts), "the board")
         load_states(self.parts, parts, "the board")  # the VM is first, and checks its own versions

@@ -1,7 +1,7 @@
 """The configuration of a board: every setting with its default.
 
-The command line, suite files and `Machine` read the defaults here, so this module imports no large
-module.
+The command line, suite files and `Machine` read the defaults from this module, so it imports no
+large module.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ class Region(NamedTuple):
 
 class BoardConfig(NamedTuple):
     """The configuration of a board. ``board`` is a name of `armvirt.board.boards.BOARDS`.
-    ``memory`` is in bytes, ``cntfrq`` in Hz, ``cntvoff`` in ticks. If ``cntvoff`` is None, the
-    guest's virtual count starts at 0.
+    ``memory`` is the size of RAM in bytes. ``cntfrq`` is the frequency of the counter in Hz.
+    ``cntvoff`` is CNTVOFF_EL2 in ticks. If ``cntvoff`` is None, the guest's virtual count starts at
+    0.
 
     ``gic`` is 2 or 3; a GICv3 has an ITS if ``its`` is True. The emulated host has ``pcpus``
     physical CPUs. Each physical CPU runs a vCPU for a time slice of ``quantum_ns``. If

@@ -180,8 +180,8 @@ class Semihosting:
         self._shown: dict[tuple[int, ...], int] = {}
 
     def call(self, operation: int, argument: int) -> Outcome:
-        """Execute the operation ``operation`` (W0) with ``argument`` (X1). Return the value for X0,
-        or `Exit`, `Wait` or `Again`."""
+        """Execute one semihosting operation. ``operation`` is the value of W0, and ``argument`` is
+        the value of X1. Return the value for X0, or `Exit`, `Wait` or `Again`."""
         handler = _OPERATIONS.get(operation & 0xFFFF_FFFF)
         try:
             if handler is None:
@@ -194,9 +194,11 @@ class Semihosting:
         return FAILED
 
     def state(self) -> State:
-        """Return the open handles, errno, and the output calls that are not complete. A handle is
-        saved as [number, is console, position]. An output call is saved as [[operation, arguments],
-        bytes written]."""
+        """Return three items: the open handles, errno, and the output calls that are not complete.
+        Each handle is a list of three values: its number, True if it is the console, and the offset
+        of its next read. Each output call is a list of two values: the call, and the number of
+        bytes that are written already. The call is a list of the operation number and the
+        arguments."""
         files = [
             [number, file.is_console, file.position] for number, file in sorted(self._files.items())
         ]

@@ -49,8 +49,9 @@ class Slot(NamedTuple):
 
 
 class Wire(NamedTuple):
-    """The interrupt line of a device. ``device`` drives the SPI ``intid``. ``slot`` is the name of
-    the device on the board, such as uart, and ``part`` is its part name, such as PL011."""
+    """The interrupt line of a device. ``device`` drives the line. ``intid`` is the INTID of the SPI
+    that is connected to the line. ``slot`` is the name of the device on the board, such as uart,
+    and ``part`` is its part name, such as PL011."""
 
     slot: str
     part: str

@@ -100,7 +100,8 @@ def run_all(
     cases: Sequence[Case], jobs: int, started: Callable[[Case], None], finished: Report
 ) -> list[Outcome]:
     """Run all cases, at most ``jobs`` at a time. Returns the outcomes in the order of the cases.
-    ``started`` is called with each case at its start, ``finished`` with each outcome."""
+    The function ``started`` is called with each case when the case starts. The function
+    ``finished`` is called with the outcome of each case when the case has ended."""
     outcomes: dict[int, Outcome] = {}
     waiting = list(enumerate(cases))[::-1]
     running: list[Worker] = []

@@ -113,16 +113,17 @@ def rich(console: Any, *what: object, **style: Any) -> None:
 
 
 def remark(text: str, lead: str = "") -> None:
-    """Flush standard output, then print one line on standard error. The text ``lead`` is printed
-    before the line."""
+    """Flush standard output, then print one line on standard error. The parameters are those of
+    `complain`."""
     flush()
     complain(text, lead)
 
 
 def complain(text: str, lead: str = "") -> None:
-    """Print one line on standard error, after the text ``lead``. Unlike `remark`, this function
-    does not flush standard output, because the line may report that standard output cannot be
-    written."""
+    """Print one line on standard error: "armvirt: " and ``text``. ``lead`` is printed before this
+    line; it is a line feed if the cursor may not be at the start of a line, otherwise "". Unlike
+    `remark`, this function does not flush standard output, because the line may report that
+    standard output cannot be written."""
     said = f"armvirt: {printable(text, LONGEST)}"
     if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty():
         said = "\n".join(folded(said, columns(sys.stderr), INDENT))

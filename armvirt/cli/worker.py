@@ -67,8 +67,8 @@ def encode(case: Case) -> str:
 
 
 def end_with_parent(parent: int) -> None:
-    """Make the kernel kill this process when the process ``parent`` (the process id of its parent)
-    ends for any reason.
+    """Make the kernel kill this process when its parent process ends for any reason. ``parent`` is
+    the process id of the parent process.
 
     Ctrl-C sends SIGINT to every process of the terminal. A worker ignores SIGINT, because its
     parent ends the worker.

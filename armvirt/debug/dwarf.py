@@ -122,8 +122,9 @@ class DebugInfo:
         return sorted(sites)
 
     def _read_for(self, name: str, file: str) -> list[Any]:
-        """The compilation units that may contain the function ``name``. If ``file`` is not "", only
-        the units of this source file. Raises TooManyError if these units are too large."""
+        """The compilation units that may contain a function. ``name`` is the name of the function.
+        If ``file`` is not "", the result has only the units of this source file. Raises
+        TooManyError if these units are too large."""
         chosen = self._units_with(name.encode())
         if file and chosen:
             chosen &= self._units_with(file.rpartition("/")[2].encode(), suffix=True)
@@ -285,8 +286,8 @@ class DebugInfo:
         return b"" if found is None else found.stream.getvalue()
 
     def _units_with(self, text: bytes, *, suffix: bool = False) -> set[int]:
-        """The indices of the compilation units that may contain the string ``text``. If ``suffix``
-        is True, a unit that contains a path which ends with ``text`` is included, too.
+        """The indices of the compilation units that may contain a string. ``text`` is the string.
+        If ``suffix`` is True, units that contain a path with the end ``text`` are included, too.
 
         If .debug_info has at most `SMALL` bytes, the result is all units. Otherwise the result is
         the units that contain the string itself, or the offset of the string in a section of
@@ -387,8 +388,8 @@ def _origin(entry: Any) -> int:
 
 
 def _files(table: Any, unit: Any, wanted: list[str]) -> dict[int, str]:
-    """The files of a line table, as {index: path}, whose path ends with the components
-    ``wanted``."""
+    """The files of a line table whose path ends with some components, as {index: path}. ``wanted``
+    are these components, for example ["kernel", "fork.c"]."""
     header = table.header
     new = header["version"] >= 5
     folders = [_text(folder) for folder in header["include_directory"]]

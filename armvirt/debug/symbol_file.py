@@ -212,8 +212,9 @@ class ImageSymbols:
         return iter(self.linked.names())
 
     def settle(self, virtual: int, physical: int) -> bool:
-        """Compute the offset ``bias`` from the virtual and the physical address of one byte of the
-        image. Returns False, and changes nothing, if the physical address is outside the image."""
+        """Compute the offset from link-time addresses to virtual addresses, and store the offset in
+        ``bias``. The parameters are the virtual and the physical address of one byte of the image.
+        Returns False, and changes nothing, if the physical address is outside the image."""
         if self.start is None or not self.physical <= physical < self.physical + self.size:
             return False
         self.bias = (virtual - (physical - self.physical + self.start)) & MASK64

@@ -36,8 +36,9 @@ def board_config(
 
 
 def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | None, int]:
-    """Return (path, number of CPUs) of the guest ``image``. ``image`` is a path, or the name of a
-    bundled guest. If ``cpus`` is None, the number of CPUs is the default of the guest."""
+    """Return the path of a guest's file, and the number of CPUs. ``image`` is a path, or the name
+    of a bundled guest. ``cpus`` is the number of CPUs that the caller asks for. If ``cpus`` is
+    None, the result has the default of the guest."""
     if image is None or isinstance(image, os.PathLike):
         return image, 1 if cpus is None else cpus
     if not isinstance(image, str):
@@ -47,9 +48,8 @@ def _named(image: str | Path | None, cpus: int | None) -> tuple[str | Path | Non
 
 
 def loaded_script(script: Script | str | Path | None) -> Script | None:
-    """Return the console script for the argument ``script``. A `Script` is returned unchanged. If
-    ``script`` is a path, the script is loaded from this file. If ``script`` is None, None is
-    returned."""
+    """Return a console script. If ``script`` is a `Script`, the result is ``script``. If ``script``
+    is a path, the script is loaded from this file. If ``script`` is None, the result is None."""
     if script is None:
         return None
     from armvirt.script import Script, load
@@ -69,9 +69,10 @@ def play(script: Script, console: Console) -> None:
 
 
 def limit(argument: str, value: int | str | None, name: str = "") -> int | None:
-    """Check the limit ``value`` of a run, and return the limit as a number; None means no limit. A
-    number is returned unchanged (0 is a valid limit). A text is converted like the text of the
-    command-line option. ``name`` is the name of the argument in the error message."""
+    """Check a limit of a run, and return the limit as a number; None means no limit. ``value`` is a
+    number or a text. A number is returned unchanged (0 is a valid limit). A text is converted like
+    the text of the command-line option. ``name`` is the name of the argument in the error
+    message."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     limit: int | None = native(argument, value, name)

@@ -60,8 +60,8 @@ class Machine:
 
     If ``skip`` is True, armvirt does not execute every iteration of a polling loop, but counts the
     instructions of all iterations. The guest cannot observe ``skip`` (docs/engine.md). If ``pace``
-    is True, virtual time passes at the speed of the wall clock while the guest is idle, and every
-    iteration is executed.
+    is True, virtual time passes at the speed of the wall clock while the guest is idle. ``pace``
+    overrides ``skip``: armvirt then executes every iteration of a polling loop.
 
     ``rtc_base`` is the date at virtual time 0, in seconds since 1970; None is 2024-01-01, midnight
     UTC. The RTC, the PTP hypercall and semihosting return this date plus virtual time. All random
@@ -194,9 +194,11 @@ class Machine:
         `armvirt.views.explain.explain`). This method does not change the state of the machine.
 
         ``intid`` is an INTID or a name ("vtimer", "uart", "spi1"). ``vcpu`` is the number of the
-        vCPU; None is the target of an SPI or LPI, or the first vCPU that uses a private interrupt.
-        ``versus`` is another interrupt with which ``intid`` is compared. If a `LastWriters` is
-        among the sinks, the explanation names the last write of each register.
+        vCPU. If ``vcpu`` is None, this is the target of an SPI or LPI; for an SGI or PPI it is the
+        first vCPU that uses the interrupt. ``versus`` is an INTID or a name, too: the interrupt
+        that the vCPU takes instead. The explanation then compares the two interrupts. If ``versus``
+        is None, there is no comparison. If a `LastWriters` is among the sinks, the explanation
+        names the last write of each register.
         """
         from armvirt.views.explain import explain
 
@@ -225,11 +227,13 @@ class Machine:
         max_time_ns: int | str | None = None,
         timeout_s: float | str | None = None,
     ) -> Result:
-        """Run until the guest ends, or until one of three limits is reached: `insns` is at least
-        ``max_insns``, `ns` is at least ``max_time_ns``, or this call has taken ``timeout_s``
-        seconds of host time.
+        """Run until the guest ends, or until one of three limits is reached: (1) All CPUs together
+        have retired at least ``max_insns`` instructions since the start of the machine. (2) Virtual
+        time is at least ``max_time_ns``, counted in ns from the start of the machine. (3) This call
+        has taken ``timeout_s`` seconds of host time.
 
-        Each limit may be the text of its option: "1M" instructions, "10ms", "2s". Ctrl-C raises
+        Each limit is a number, or a text as on the command line: for example ``max_insns="1M"``,
+        ``max_time_ns="10ms"``, ``timeout_s="2s"``. None means no limit. Ctrl-C raises
         KeyboardInterrupt from this call. The machine then keeps its state, and can run again.
         """
         goal = Goal(
@@ -244,14 +248,16 @@ class Machine:
         self, *, insns: int | str | None = None, ns: int | str | None = None, console: str | bytes | None = None,
         pc: int | str | None = None, timeout_s: float | str | None = None,
     ) -> Result | None:  # fmt: skip
-        """Run until a point is reached. Each argument that is not None is such a point. The run
-        stops at the first of them. ``insns`` is reached when the machine's `insns` is at least this
-        number. ``ns`` is reached when the machine's `ns` is at least this virtual time. ``console``
-        is reached when the guest prints this text. ``pc`` is the virtual address of an instruction.
-        The run stops before this instruction executes, or at once if a CPU is already at ``pc``.
+        """Run until one of four conditions is true. A condition whose argument is None does not
+        apply. The four conditions are: (1) All CPUs together have retired at least ``insns``
+        instructions since the start of the machine. (2) Virtual time is at least ``ns``, counted in
+        ns from the start of the machine. (3) The guest prints the text ``console`` during this
+        call. (4) The next instruction of a CPU is at the virtual address ``pc``. If this is the
+        case at the start of this call, the run stops at once.
 
-        Returns None if a point was reached. Returns a Result if the guest ended before a point, or
-        if ``timeout_s`` seconds of host time passed. The stop has no effect on the rest of the run.
+        Returns None if one of the conditions is true. Returns a `Result` if the guest ended first,
+        or if ``timeout_s`` seconds of host time passed first. The guest cannot observe the stop,
+        and the run can continue.
 
         ``pc`` may also be a text as for the option ``--at``: "main", "main+0x10", "timer.c:42",
         "0x40080000". If the text has several addresses (copies of an inlined function), the run
@@ -380,8 +386,8 @@ def _subscribe(
 
 
 def _symbols(path: str | Path | None, board: Board) -> SymbolSource | None:
-    """Read the symbols in the file ``path``. If ``path`` is None, return the symbols of the guest
-    file itself."""
+    """Return the guest's symbols. ``path`` is the file that has the symbols. If ``path`` is None,
+    the symbols are those of the guest's own file."""
     if path is None:
         return board.loaded[0].symbols
     from armvirt.debug.symbol_file import ImageSymbols, read

@@ -74,7 +74,8 @@ class VcpuState(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The saved state of a machine at the virtual time ``ns`` of its emulated host.
+    """The saved state of a machine. ``ns`` is the virtual time of its emulated host at the save, in
+    ns.
 
     ``devices`` has the states of the board's devices, by name. ``timers`` has the timers that the
     devices have armed, as (expiry in ns, owner, kind): the owner is the name of the device, and the
@@ -106,9 +107,11 @@ class Ending(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The results of two runs of the same guest. In the run ``moved``, the guest was moved to
-    another host at the guest time ``at_ns``; in the run ``straight``, the guest was not moved.
-    ``differences`` are sentences; the list is empty if both runs have the same end."""
+    """The results of two runs of the same guest. In one run, the guest was moved to another
+    emulated host. ``at_ns`` is the guest time of the move in ns, and ``moved`` is the end of this
+    run. In the other run, the guest was not moved, and ``straight`` is its end. ``differences`` are
+    sentences about the differences between the two ends. The list is empty if there are no
+    differences."""
 
     at_ns: int
     straight: Result
@@ -323,9 +326,9 @@ def go_on(
     make: Callable[..., Machine], snapshot: Snapshot, counter_start: int = COUNTER_START,
     max_insns: int | None = None, max_time_ns: int | None = None,
 ) -> Ending:  # fmt: skip
-    """Restore a snapshot on another emulated host, and run the guest to its end or to one of the
-    limits ``max_insns`` and ``max_time_ns``. ``make(counter_start=...)`` returns the machine on
-    this host."""
+    """Restore a snapshot on another emulated host, and run the guest to its end or to a limit. The
+    limits are ``max_insns`` retired instructions and ``max_time_ns`` ns of virtual time.
+    ``make(counter_start=...)`` returns the machine on the other host."""
     with make(counter_start=counter_start) as machine:
         restore(machine, snapshot)
         return finish(machine, max_insns, max_time_ns)
@@ -334,9 +337,9 @@ def go_on(
 def finish(
     machine: Machine, max_insns: int | None = None, max_time_ns: int | None = None
 ) -> Ending:
-    """Run a machine to its end, or to one of the limits ``max_insns`` and ``max_time_ns``. Return
-    the result, and the guest's virtual count at the end in ticks. LimitError if the limit of host
-    time ends the run."""
+    """Run a machine to its end or to a limit. The limits are ``max_insns`` retired instructions and
+    ``max_time_ns`` ns of virtual time. Return the result, and the guest's virtual count at the end
+    in ticks. LimitError if the limit of host time ends the run."""
     result = machine.run(max_insns=max_insns, max_time_ns=max_time_ns)
     _check_time(machine, result)
     return Ending(

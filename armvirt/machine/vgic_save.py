@@ -213,8 +213,10 @@ def _save_v2(device: VgicDevice, vcpu_ids: Iterable[int]) -> list[Saved]:
 
 
 def restore(device: VgicDevice, rows: Iterable[Saved]) -> None:
-    """Write the attributes that `save_v2` or `save_v3` returned into an interrupt controller with
-    the same configuration. Before this call, the caller has to restore guest memory."""
+    """Restore an interrupt controller. ``rows`` are the attributes that `save_v2` or `save_v3` has
+    read from the saved interrupt controller. ``device`` is the interrupt controller to which they
+    are written. It must have the same configuration as the saved interrupt controller. Before this
+    call, the caller has to restore guest memory."""
     for group, attr, value in rows:
         device.set_attr(group, attr, value)
 

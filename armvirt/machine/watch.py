@@ -64,9 +64,10 @@ class Watch:
         return self._request is not None
 
     def request(self, error: BaseException) -> None:
-        """End the work by the exception ``error``. Outside of a ``with watch:`` block, ``error`` is
-        raised at once. In such a block, ``error`` is stored, and raised at the end of the block. If
-        an exception is stored already, ``error`` is raised at once, also in the block."""
+        """Request the end of the work. ``error`` is the exception that ends the work. Outside of a
+        ``with watch:`` block, ``error`` is raised at once. In such a block, ``error`` is stored,
+        and raised at the end of the block. If an exception is stored already, ``error`` is raised
+        at once, also in the block."""
         if not self._held or self._request is not None:
             raise error
         self._request = error

@@ -23,9 +23,10 @@ GUEST_NAMES = ("Image", "Image.gz")
 
 
 def collect(paths: Iterable[str]) -> list[Case]:
-    """The cases of all ``paths``, in order. Raises UserError if a path is not a suite, or if a case
-    has an error that can be found before its run: a missing or unusable file, an impossible board,
-    or an output that would overwrite an input."""
+    """The cases of all suites, in the order of the suites. ``paths`` are the paths of the suites.
+    Raises UserError if a path is not a suite. Also raises UserError if a case has an error that can
+    be found before its run: a missing or unusable file, an impossible board, or an output that
+    would overwrite an input."""
     paths = list(paths)
     known = guests()
     cases = [case for path in paths for case in _collect_one(path, known)]
@@ -51,7 +52,8 @@ def _check_all(cases: Iterable[Case]) -> None:
 
 
 def inputs(paths: Iterable[str], cases: Iterable[Case]) -> Iterator[str]:
-    """The paths of all files that are read for the suites ``paths`` and their ``cases``."""
+    """The paths of all input files of some suites. ``paths`` are the paths of the suites. ``cases``
+    are the cases of these suites."""
     for text in paths:
         yield os.path.join(text, FILE) if os.path.isdir(text) else text
     for case in cases:

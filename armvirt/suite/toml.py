@@ -11,11 +11,11 @@
     expect = "pass"         # pass, fail, off, reset, stuck or limit; default pass
     max-time = "2s"         # of guest time
 
-The keys are all options of ``armvirt run`` without the dashes in front (`armvirt.settings`), and
-``expect``. A switch is true or false. Files are relative to armvirt.toml. Three keys differ from
-the command line: ``trace-hash`` may be the hash that the run must have, ``exit-raw`` is the exit
-code with which the guest must end (semihosting), and ``dump-dtb`` writes the device tree and also
-runs the guest.
+A [[guest]] table can have these keys: ``name``, ``path``, ``expect``, and each option of ``armvirt
+run`` without its leading dashes (`armvirt.settings`). The value of a switch is true or false. The
+path of a file is relative to the folder of armvirt.toml. Three keys have another meaning than the
+option. ``trace-hash`` may be the hash that the run must have. ``exit-raw`` is the semihosting exit
+code with which the guest must end. ``dump-dtb`` writes the device tree, and the guest runs, too.
 """
 
 from __future__ import annotations

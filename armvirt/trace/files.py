@@ -56,7 +56,8 @@ def format_of(path: str) -> Format:
 
 
 class TraceFile:
-    """Writes the trace of a run to the file ``path``. If ``path`` is None, no trace is written.
+    """Writes the trace of a run to a file. ``path`` is the path of the file. If ``path`` is None,
+    no trace is written.
 
     If ``sinks`` is None, this class makes the sink, and the caller gives it to a machine that is
     made later. Otherwise ``sinks`` are the sinks of a machine that exists already, and the file

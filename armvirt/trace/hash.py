@@ -69,8 +69,8 @@ def line(stamp: Stamp, event: Event) -> str:
 
 
 class HashSink:
-    """The sink that computes the trace hash. ``finish`` returns the hash of the events so far. The
-    run may continue afterwards."""
+    """The sink that computes the trace hash. `finish` returns the hash of all events until the
+    call. The run may continue after the call."""
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
@@ -89,8 +89,9 @@ class HashSink:
             self._drain()
 
     def finish(self, final_state: bytes = b"") -> str:
-        """The hash, in hexadecimal, of the events so far and of the state ``final_state``. More
-        events may follow."""
+        """Return the hash, in hexadecimal, of all events until now and of ``final_state``.
+        ``final_state`` are bytes that stand for the state of the machine. The sink can get more
+        events after this call."""
         self._drain()
         whole = self._sha.copy()
         whole.update(f"state {hashlib.sha256(final_state).hexdigest()}\n".encode())

@@ -73,11 +73,11 @@ class Past:
     """The history of one interrupt. A private interrupt has a history for each vCPU, and a shared
     interrupt has one history.
 
-    ``raised`` counts the events that raise the interrupt. ``again`` counts only those of them at
-    which the interrupt is pending already. ``taken`` counts acknowledges, ``ended`` ends of
-    interrupt, and ``deactivated`` writes of DIR. ``waiting`` is the time at which the interrupt
-    became pending; None if it is not pending, or if the guest has acknowledged it since. ``lost``
-    is the last event that cleared the pending state before an acknowledge.
+    ``raised`` counts the events that raise the interrupt. ``again`` counts the events that raise
+    the interrupt while it is pending already. ``taken`` counts the acknowledges, ``ended`` counts
+    the ends of interrupt, and ``deactivated`` counts the writes of DIR. ``waiting`` is the time at
+    which the interrupt became pending; None if it is not pending, or if the guest has acknowledged
+    it since. ``lost`` is the last event that cleared the pending state before an acknowledge.
 
     ``rose`` is the time at which the line of the interrupt rose; None if the line is low, or if
     there is no line. ``taken_high`` and ``ended_high`` count the acknowledges and the ends of
@@ -126,8 +126,9 @@ class Message(NamedTuple):
 
 class Poll(NamedTuple):
     """Consecutive reads of one register of the GIC by a CPU. All reads returned ``value``.
-    ``times`` is the number of reads, ``since`` the time of the first read, and ``last`` the time of
-    the last read."""
+    ``frame`` is the register frame, such as GICD. ``offset`` is the offset of the register in the
+    frame in bytes. ``times`` is the number of reads. ``since`` is the time of the first read, and
+    ``last`` is the time of the last read."""
 
     frame: str
     offset: int
@@ -138,9 +139,10 @@ class Poll(NamedTuple):
 
 
 class Faults(NamedTuple):
-    """Consecutive synchronous exceptions, from the same instruction or from within the vectors.
-    ``times`` is the number of exceptions. ``stamp`` (time, vCPU and PC) and ``event`` describe the
-    last exception."""
+    """Consecutive synchronous exceptions of one vCPU. Each one after the first comes from the same
+    instruction as the exception before it, or from an instruction in the vector table. ``times`` is
+    the number of exceptions. ``stamp`` (time, vCPU and PC) and ``event`` describe the last
+    exception."""
 
     times: int
     stamp: Stamp
@@ -166,10 +168,12 @@ class CpuPast:
     interrupt. ``entries`` is the number of IRQ and FIQ exceptions since then. ``spurious`` counts
     the reads of IAR since then that returned a special INTID (1020 to 1023).
 
-    ``faults`` are the last synchronous exceptions; None if the vCPU has used the GIC or a timer
-    since. ``poll`` is the memory-mapped register of the GIC that the vCPU read last, with the
-    number of equal reads in a row. ``poll`` is None if the vCPU has written such a register since,
-    or has read GICC_IAR since.
+    ``faults`` has the vCPU's last synchronous exceptions and their number. It is None if there was
+    no such exception, or if the vCPU has written a register of the GIC or of a timer, taken an IRQ
+    or FIQ, or acknowledged an interrupt since then. An exception for SVC does not count. ``poll``
+    has the memory-mapped GIC register that the vCPU read last, its value, and the number of
+    consecutive reads that returned this value. It is None if there was no read, or if the vCPU has
+    since written a memory-mapped GIC register or read GICC_IAR.
 
     The keys of ``dropped`` and ``idle_ends`` are INTIDs. ``dropped[n]`` is a write of EOIR that
     dropped the priority of INTID n, although another INTID was written. ``idle_ends[n]`` is a write
@@ -253,8 +257,8 @@ class History:
             _falls(self._of(event.target, TIMER_INTIDS[timer]), stamp)
 
     def _inject(self, stamp: Stamp, event: VgicInject) -> None:
-        """Record a change of a line, a message or an SGI. The interrupts of the timers are left out
-        here, because `_timer_line` records the lines of the timers."""
+        """Record a change of a line, a message or an SGI. This method ignores the interrupts of the
+        timers, because `_timer_line` records the lines of the timers."""
         intid, target = event.intid, event.target
         if intid in TIMER_INTIDS.values():
             return

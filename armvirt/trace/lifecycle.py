@@ -44,8 +44,8 @@ class Life:
     eoi: Stamp | None = None
 
     def latency(self, start: str, end: str) -> Latency | None:
-        """The time from the stage ``start`` to the stage ``end``. None if one of the stages is
-        missing."""
+        """The time from one stage to a later stage. ``start`` and ``end`` are the names of the two
+        stages. None if one of the two stages has not happened."""
         first: Stamp | None = getattr(self, start)
         last: Stamp | None = getattr(self, end)
         if first is None or last is None:

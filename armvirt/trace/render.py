@@ -28,8 +28,9 @@ STYLES = {
     "console": "dim",
 }
 INDENT = 4
-"""The indentation, in columns, of the second and further lines of a row. It is used if the text has
-a word that is too long for the normal indentation, which is the column where the text begins."""
+"""The second and further lines of a row normally start in the column where the text of the row
+begins. If a word of the text is too long for this, these lines are indented by this number of
+columns instead."""
 STAGES_WITH_PC = ("program", "deliver")
 
 
@@ -91,9 +92,9 @@ def coloured(row: Row, lookup: Lookup | None = None, width: int = 80) -> Text:
 
 
 def _under(head: Text, body: Text, width: int) -> Text:
-    """Append the text ``body`` to ``head``, in lines of at most ``width`` characters. The further
-    lines of ``body`` start in the column where ``body`` begins. If a word would not fit there, they
-    start further to the left."""
+    """Append the text ``body`` to ``head``, in lines of at most ``width`` characters. The second
+    and further lines of ``body`` start in the column where ``body`` begins. If a word would not fit
+    there, these lines start further to the left."""
     from rich.console import Console
     from rich.text import Text
 

@@ -47,11 +47,11 @@ EOI_REGISTERS = ("EOIR0", "EOIR1", "EOIR", "AEOIR")
 
 
 class Row(NamedTuple):
-    """One row of the timeline. ``ns`` is the time, ``delta`` the ns since the previous row.
-    ``vcpu`` is -1 if there is no vCPU. ``stage`` is the kind of the event (for example "fire" or
-    "eoi"), ``text`` describes the event, and ``pc`` is the address in the guest's code. In the row
-    of an end of interrupt, ``life`` has all stages of this interrupt; in all other rows ``life`` is
-    None."""
+    """One row of the timeline. ``ns`` is the virtual time of the event in ns. ``delta`` is the time
+    since the previous row in ns. ``vcpu`` is -1 if there is no vCPU. ``stage`` is the kind of the
+    event (for example "fire" or "eoi"), ``text`` describes the event, and ``pc`` is the address in
+    the guest's code. In the row of an end of interrupt, ``life`` has all stages of this interrupt;
+    in all other rows ``life`` is None."""
 
     ns: int
     delta: int

@@ -152,8 +152,9 @@ class LastWriters:
         return self._entries.get(vcpu)
 
     def commanded(self, intid: int, names: Iterable[str]) -> LastWrite | None:
-        """The last of the ITS commands ``names`` that applied to an LPI, to its device or
-        collection, or to all LPIs."""
+        """The last ITS command that applied to the LPI ``intid``, to its device or collection, or
+        to all LPIs. Only commands whose name is in ``names`` count. None if there was no such
+        command."""
         device, collection = self._places.get(intid, (NOWHERE, NOWHERE))
         writes = (
             self._writes.get(("its", name, _subject(name, intid, device, collection)))

@@ -55,7 +55,9 @@ class Step(NamedTuple):
 
 
 class Explanation(Showable):
-    """Why vCPU ``vcpu`` does not take INTID ``intid`` at the virtual time ``ns``.
+    """The reason why a vCPU does not take an interrupt. ``vcpu`` is the id of the vCPU. ``intid``
+    is the INTID of the interrupt. ``ns`` is the virtual time in ns at which the interrupt was
+    checked. ``where`` is the PC of the vCPU at this time, as text with its symbol.
 
     ``steps`` are the results of the checks. ``held`` is the first check that blocks the interrupt;
     None if the interrupt is taken. ``state`` is "handled" if the interrupt is active. It is
@@ -187,10 +189,11 @@ class Explanation(Showable):
 def explain(
     machine: Subject, intid: int, vcpu: int | None = None, versus: int | None = None
 ) -> Explanation:
-    """Explain why a vCPU does not take the interrupt ``intid``. If ``vcpu`` is None, the vCPU is
-    the target of an SPI or LPI. For a private interrupt, it is the first vCPU that uses this
-    interrupt. ``versus`` is the INTID of a second interrupt that the vCPU takes instead; None if
-    there is none. Raises UserError if one of the interrupts or the vCPU does not exist."""
+    """Explain why a vCPU does not take an interrupt. ``intid`` is the INTID of the interrupt.
+    ``vcpu`` is the id of the vCPU. If ``vcpu`` is None, this is the target of an SPI or LPI; for an
+    SGI or PPI it is the first vCPU that uses the interrupt. ``versus`` is the INTID of a second
+    interrupt that the vCPU takes instead; None if there is none. Raises UserError if one of the
+    interrupts or the vCPU does not exist."""
     vm = machine.board.vm
     check(machine, intid, vcpu)
     who = _whose(machine, intid) if vcpu is None else vcpu
@@ -229,8 +232,9 @@ class _Scene(NamedTuple):
 
 
 def check(machine: Subject, intid: int, vcpu: int | None = None) -> None:
-    """Raise UserError if this machine does not have the interrupt ``intid`` or the vCPU
-    ``vcpu``."""
+    """Raise UserError if this machine does not have an interrupt or a vCPU. ``intid`` is the INTID
+    of the interrupt. ``vcpu`` is the id of the vCPU. If ``vcpu`` is None, only the interrupt is
+    checked."""
     cpus = len(machine.board.vcpus)
     if vcpu is not None and not 0 <= vcpu < cpus:
         raise UserError(f"CPU {vcpu} does not exist: this machine has {cpus}, counted from 0")

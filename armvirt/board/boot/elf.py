@@ -3,8 +3,8 @@
 Segments are loaded at p_paddr. A virtual entry address is translated by the p_vaddr and p_paddr of
 the segment that contains the address, as in QEMU. A position-independent executable that is not
 linked inside RAM is loaded at RAM base + 2 MiB (or ``--load-addr``). The guest's start-up code does
-the relocations, as on hardware. Headers are parsed here, without a library, to keep the start-up
-time short. The formats are those of the System V gABI.
+the relocations, as on hardware. This module parses the headers without a library, to keep the
+start-up time short. The formats are those of the System V gABI.
 """
 
 from __future__ import annotations

@@ -65,8 +65,10 @@ class Segment(NamedTuple):
 class Loaded(NamedTuple):
     """A guest that the loader has read from its file. The board writes the segments to memory.
 
-    ``kind`` is elf, image, flat or bios. ``end`` is the first address after all memory that the
-    guest uses, including its bss; for firmware in the ROM, ``end`` is the RAM base.
+    ``path`` is the path of the file. ``kind`` is elf, image, flat or bios. ``entry`` is the address
+    of the first instruction. ``end`` is the first address after all memory that the guest uses,
+    including its bss. For firmware in the ROM, ``end`` is the RAM base. ``symbols`` has the guest's
+    symbols; None if the file has no symbols.
     """
 
     path: str
@@ -81,5 +83,5 @@ class Loaded(NamedTuple):
 
     @property
     def start(self) -> int:
-        """The lowest address of the guest."""
+        """The lowest guest physical address of all segments."""
         return min(segment.address for segment in self.segments)

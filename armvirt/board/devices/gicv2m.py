@@ -19,8 +19,8 @@ IIDR = 0x51 << 20  # the product of QEMU; architecture revision and implementer 
 
 
 class GicV2m(RegisterDevice):
-    """The GICv2m frame. ``line(intid, level)`` drives the SPI ``intid`` of the interrupt
-    controller. The frame has no state."""
+    """The GICv2m frame. The frame calls ``line(intid, level)`` to drive the line of an SPI.
+    ``intid`` is the INTID of the SPI, and ``level`` is 0 or 1. The frame has no state."""
 
     name = "v2m"
 

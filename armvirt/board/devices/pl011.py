@@ -4,12 +4,12 @@ Where QEMU and the TRM differ, this UART behaves like QEMU, for guests that were
 Transmission takes no time, and the enable bits of CR are ignored. The first byte in the FIFO sets
 RIS.RX. If ``honour_ifls`` is True, the trigger level in IFLS applies instead, as in the TRM.
 
-While the FIFO has free space, the UART reads input by ``receive``: one character per 10 us of
-virtual time, and never during an access of the guest. The reason is that many interrupt handlers
-read DR and then clear RX by ICR. If a byte arrived during the read of DR, the write of ICR would
-clear the interrupt of this byte. There is one exception: if RX and RT are masked, the guest polls
-and cannot lose an interrupt. Then a read of FR gets the next byte at once, because each read of FR
-takes much host time.
+While the FIFO has free space, the UART fetches one character of input per 10 us of virtual time by
+a call of ``receive``. It does not fetch a character during an access of the guest. The reason is
+that many interrupt handlers read DR and then clear RX by ICR. If a byte arrived during the read of
+DR, the write of ICR would clear the interrupt of this byte. There is one exception: if RX and RT
+are masked, the guest polls and cannot lose an interrupt. Then a read of FR gets the next byte at
+once, because each read of FR takes much host time.
 """
 
 from __future__ import annotations
@@ -89,9 +89,10 @@ _LEVELS = (2, 4, 8, 12, 14, 8, 8, 8)
 class Pl011(RegisterDevice):
     """One UART.
 
-    ``transmit`` is called with each byte that the guest sends. ``receive`` is called when the FIFO
-    has free space. ``receive`` returns the next byte of input, or None if there is no input. The
-    board has to call ``poll_input`` when there may be new input.
+    The UART calls ``transmit`` with each byte that the guest sends. The UART calls ``receive`` to
+    fetch the next byte of input when its FIFO has free space. ``receive`` returns None if there is
+    no input. The board has to call `poll_input` when there may be new input. ``irq`` drives the
+    interrupt line. ``name`` is the name of the UART's timers.
     """
 
     stable_reads = frozenset(int(each) for each in Reg if each is not Reg.DR)
@@ -137,8 +138,8 @@ class Pl011(RegisterDevice):
 
     def reset(self) -> None:
         """Set the UART to its state after power-on (TRM table 3-1). The interrupt line goes to 0.
-        The characters in the FIFO are lost. Input that the UART has not read by ``receive`` is not
-        lost."""
+        The characters in the FIFO are lost. Input that the UART has not yet fetched is not lost.
+        (The UART fetches input by a call of ``receive``.)"""
         self._timers.cancel(self.name, "rx")
         self._timers.cancel(self.name, "timeout")
         self._clear()

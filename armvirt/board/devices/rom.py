@@ -1,5 +1,5 @@
 """The ROM at the address of QEMU's two flash banks. A read-only memory slot serves the loads from
-the ROM; the device here gets the stores, and ignores them.
+the ROM. The device in this module gets the stores, and ignores them.
 
 The ROM is not a CFI flash: firmware that sends a CFI query reads the contents of the ROM instead of
 CFI data, and uses its defaults.

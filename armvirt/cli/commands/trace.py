@@ -21,8 +21,8 @@ from armvirt.trace.timeline import Row, Timeline
 
 
 class Plain:
-    """Prints the timeline, row by row, and the tables of its summary as plain text. ``names`` has
-    the names of the board's INTIDs."""
+    """Prints the timeline row by row, and then the tables of its summary, as plain text. ``names``
+    has the names of the board's INTIDs."""
 
     def __init__(self, names: IntidNames) -> None:
         self.names = names
@@ -41,7 +41,8 @@ class Plain:
 
 
 class Coloured(Plain):
-    """Prints the timeline, row by row, and the tables of its summary in colour with rich."""
+    """Like `Plain`, but prints in colour with the library rich. Prints the timeline row by row, and
+    then the tables of its summary."""
 
     def __init__(self, names: IntidNames) -> None:
         super().__init__(names)
@@ -67,8 +68,8 @@ class Coloured(Plain):
 
 
 class Shower:
-    """Passes rows of the timeline to the function ``write``. ``most`` is the maximum number of
-    rows, None if there is no maximum. After this number of rows, further rows are not passed but
+    """A function that gets the rows of the timeline and passes them to another function, ``write``.
+    At most ``most`` rows are passed; None means no maximum. All further rows are not passed, but
     counted in ``left_out``. If ``console`` is False, rows with output of the guest's console are
     dropped and not counted."""
 

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 class Cause(NamedTuple):
     """The reason why an interrupt is not taken, or is taken again and again. ``name`` identifies
     the cause for programs. ``text`` is a phrase that follows "INTID n", and ``remedy`` is a phrase
-    in the imperative. Several checks can block an interrupt. If ``on_its_way`` is True, the message
-    also names the blocking checks after the first."""
+    in the imperative. Several checks can block an interrupt. If ``on_its_way`` is True, the
+    explanation of this cause also lists the second and all further checks that block the
+    interrupt."""
 
     name: str
     text: str
@@ -41,9 +42,11 @@ class Cause(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The data about an interrupt, from which the rules find the cause. ``vcpu`` is the vCPU that
-    should take the interrupt. ``findings`` are the results of the checks in the present state.
-    ``recorder`` is the sink that recorded the run."""
+    """The data about one interrupt. From this data the rules find out why the interrupt is not
+    taken, or why it is taken again and again. ``machine`` is the stopped machine. ``intid`` is the
+    INTID of the interrupt. ``vcpu`` is the vCPU that should take the interrupt. ``findings`` are
+    the results of the checks in the present state of the machine. ``recorder`` is the sink that
+    recorded the run."""
 
     machine: Subject
     intid: int
@@ -79,8 +82,9 @@ class Evidence(NamedTuple):
         return first_held(self.findings)
 
     def holds(self, *stations: Check) -> Finding | None:
-        """The result of the first check that blocks the interrupt, if this check is one of
-        ``stations``. None if another check is the first, or if no check blocks the interrupt."""
+        """The result of the first check that blocks the interrupt. ``stations`` are the checks that
+        the caller asks for. The result is None if the first blocking check is not one of
+        ``stations``, or if no check blocks the interrupt."""
         held = self.held
         return held if held is not None and held.station in stations else None
 
@@ -113,8 +117,9 @@ class Evidence(NamedTuple):
         return naming.interface(self.dist, self.dist.cpu(self.vcpu), what)
 
     def bit(self, array: int, intid: int | None = None) -> Register:
-        """The bit of an INTID in an array of registers; ``array`` is the offset of the array, such
-        as `ISENABLER`. If ``intid`` is None, the bit of this interrupt."""
+        """The bit of an INTID in an array of registers with one bit per INTID. ``array`` is the
+        offset of the array, such as `ISENABLER`. If ``intid`` is None, the result is the bit of the
+        interrupt that this object describes."""
         return naming.bit_register(
             self.dist, self.dist.cpu(self.vcpu), self.intid if intid is None else intid, array
         )

@@ -1,5 +1,5 @@
-"""Rules for timers that do not fire. The guest never started the timer, started another timer, or
-wrote a CVAL that is far in the future by mistake."""
+"""Rules for timers that do not fire. The rules detect three mistakes of a guest: it never started
+the timer, it started the other timer instead, or it wrote a CVAL that is far in the future."""
 
 from __future__ import annotations
 

@@ -46,11 +46,13 @@ _COMMANDS: dict[Check, tuple[tuple[str, ...], str | None]] = {
 
 
 class Written(NamedTuple):
-    """The last write of a register, as a short text for a table (``short``), and as a text with the
-    address of the code (``full``). Both texts are "" if the write was not recorded, or if the
-    register cannot be written. ``never`` is True if it is known that no write or other event has
-    happened since the reset. ``raised`` is True if the last event was not a write, but raised the
-    input of the interrupt."""
+    """The last event that a check of an interrupt depends on, as text. The event is the last write
+    of the register that the check reads, or the last raise or acknowledge of the interrupt, or the
+    last ITS command for it. ``short`` is a short text for a table. ``full`` is a text with the
+    address of the guest's code. Both texts are "" if the event was not recorded, or if a guest
+    cannot write the register. ``never`` is True if it is certain that there was no such event since
+    the last reset of the machine. ``raised`` is True if the last event raised the input of the
+    checked interrupt."""
 
     short: str = ""
     full: str = ""
@@ -157,9 +159,9 @@ def describe(write: LastWrite, register: Register, names: Lookup | None, *, full
 def _last(
     recorder: LastWriters, station: Check, register: Register, intid: int, vcpu: int
 ) -> tuple[LastWrite | None, str | None]:  # fmt: skip
-    """Return (event, verb). The event is the last event that decides the result of the check
-    ``station``; None if there was no such event. In that case ``verb`` selects the text: "raised"
-    means "never raised", "" means that no write happened, and None means that no text is
+    """Return (event, verb). ``station`` is a check. The event is the last event that decides the
+    result of this check; None if there was no such event. In that case the verb selects the text:
+    "raised" means "never raised", "" means that no write happened, and None means that no text is
     displayed."""
     if intid >= FIRST_LPI and station in _COMMANDS:
         names, verb = _COMMANDS[station]
@@ -173,8 +175,8 @@ def _last(
 
 
 def is_bit_of(register: Register, array: int) -> bool:
-    """True if a register belongs to the array of registers at the offset ``array``, such as
-    `ISACTIVER`. Each bit of such an array is for one interrupt."""
+    """True if a register belongs to an array of registers with one bit per interrupt. ``array`` is
+    the offset of the array in its frame, such as `ISACTIVER`."""
     within = register.offset % GICR_FRAME_SIZE  # GICR has the arrays in its second frame
     return register.bit >= 0 and array <= within < array + ARRAY_SIZE
 
