@@ -211,8 +211,8 @@ Sink = Callable[[Stamp, Event], None]
 
 class Late:
     """Keeps an exception that a sink or a console listener raised during a run. The exception is
-    raised again at the end of the run. If the exception were raised at once, it would interrupt the
-    handling of an exit, and the run could not be continued.
+    raised at the end of the run instead. If the exception were raised at once, it would interrupt
+    the handling of an exit, and the machine could not run on afterwards.
 
     ``stop`` is a function that requests the end of the current run; None if there is no run.
     """

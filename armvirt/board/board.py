@@ -329,8 +329,9 @@ class Board:
         """Compute a SHA-256 digest of the registers of every CPU and of the contents of RAM. Pages
         that have only zeros are not part of the digest.
 
-        RAM is searched for the other pages in blocks of 2 MiB. ``tick`` is called before each block,
-        about once per millisecond of host time. An exception of ``tick`` ends the computation.
+        RAM is searched in blocks of 2 MiB for pages that have other bytes than zero. ``tick`` is
+        called before each block, about once per millisecond of host time. An exception of ``tick``
+        ends the computation.
         """
         import hashlib
         import json
@@ -345,9 +346,10 @@ class Board:
     # -- running --
 
     def run(self, until: int, insns: int) -> Stop:
-        """Run the machine until one of these conditions is true: virtual time is at least ``until``
-        ns, all vCPUs together have retired at least ``insns`` instructions (`insns`), an exit has
-        set ``event``, a stop is requested, or no vCPU can ever run."""
+        """Run the machine until one of these conditions is true: (1) Virtual time is at least
+        ``until``, a point in virtual time in ns. (2) All vCPUs together have retired at least
+        ``insns`` instructions since the start of the machine. (3) An exit has set ``event``. (4) A
+        stop is requested. (5) No vCPU can ever run."""
         if self.event is not None:
             return Stop.HANDLER  # an exception of a sink prevented `take_event`
         if self.console.fed:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 class Surroundings(NamedTuple):
     """The objects of the board that a new device can use. ``line(level)`` drives the interrupt line
-    of the device, ``timers`` has virtual time and timers, and ``spi(intid, level)`` drives any SPI.
-    ``date_at_start`` is the date at virtual time 0, in seconds since 1970."""
+    of the device. ``timers`` has virtual time, and timers for the device. ``spi(intid, level)``
+    drives the line of any SPI. ``date_at_start`` is the date at virtual time 0, in seconds since
+    1970."""
 
     line: IrqLine
     timers: Timers

@@ -108,10 +108,10 @@ class Ending(NamedTuple):
 
 class Report(NamedTuple):
     """The results of two runs of the same guest. In one run, the guest was moved to another
-    emulated host. ``at_ns`` is the guest time of the move in ns, and ``moved`` is the end of this
-    run. In the other run, the guest was not moved, and ``straight`` is its end. ``differences`` are
-    sentences about the differences between the two ends. The list is empty if there are no
-    differences."""
+    emulated host. ``at_ns`` is the guest time of the move in ns, and ``moved`` is the result of
+    this run. In the other run, the guest was not moved, and ``straight`` is the result of this run.
+    ``differences`` are sentences about the differences between the ends of the two runs. The list
+    is empty if there are no differences."""
 
     at_ns: int
     straight: Result

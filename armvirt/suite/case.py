@@ -25,7 +25,7 @@ DEFAULT_LIMIT_NS = 100_000_000
 @dataclass(frozen=True)
 class Case:
     """One guest of a suite, with its settings and its expected result. ``settings`` are arguments
-    of `Machine`, ``limits`` are arguments of `Machine.run`.
+    of `Machine`. ``limits`` are arguments of `Machine.run`.
 
     ``trace`` and ``dump_dtb`` are the files that the run writes; None if the run writes no such
     file. A string in ``trace_hash`` is the hash that the run must have. True means that the hash is

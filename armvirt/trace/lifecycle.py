@@ -144,9 +144,9 @@ class Parking:
         self._parked: set[tuple[int, str]] = set()  # lines that were high at vcpu_put
 
     def schedule(self, stamp: Stamp, event: Schedule) -> list[str]:
-        """Record a `Schedule` event. If the event loads a vCPU, return the names of the timers
-        whose line was high at vcpu_put and did not rise again at vcpu_load. For any other event,
-        return an empty list."""
+        """Record a `Schedule` event. If the event is the vcpu_load of a vCPU, return the names of
+        the timers whose line was high at the previous vcpu_put and did not rise at this vcpu_load.
+        For any other event, return an empty list."""
         if event.what == "put":
             self._put[event.target] = stamp.ns
         if event.what != "load":

@@ -66,7 +66,7 @@ class Timeline:
     """A sink that makes a timeline. The function ``show`` is called with each row as soon as the
     row is complete. ``lives`` has a `Life` for each occurrence of an interrupt in the run.
 
-    ``frequency`` is the frequency of the counter in Hz, ``names`` are the names of the board's
+    ``frequency`` is the frequency of the counter in Hz. ``names`` has the names of the board's
     INTIDs. ``virtual_start`` is the virtual count at time 0 in ticks; None if the count is unknown.
     The timeline uses this count to display how long it takes until the count reaches a CVAL.
     ``model`` is the version of the GIC.

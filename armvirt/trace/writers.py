@@ -64,9 +64,10 @@ class LastWrite(NamedTuple):
     an interrupt), `TAKEN` (an acknowledge), or `OFF` (the vCPU was powered off and the register was
     reset).
 
-    ``value`` is the value written. For an ITS command, ``value`` is the error of the command, 0 if
-    there was no error. ``ns`` is the virtual time, ``vcpu`` is the CPU, and ``pc`` is the address
-    in the guest's code.
+    For a write, ``value`` is the written value. For an ITS command, ``value`` is the error of the
+    command; 0 if there was no error. ``ns`` is the virtual time of the event in ns. ``vcpu`` is the
+    id of the vCPU that caused the event. ``pc`` is the address in the guest's code at which this
+    vCPU was.
     """
 
     what: str
@@ -101,8 +102,9 @@ class LastWriters:
 
     def restart(self, ns: int, *, loaded: bool = False) -> None:
         """Forget all events, because the machine was reset or a saved state was loaded. ``ns`` is
-        the virtual time of the reset, or of the saved state, and becomes ``since``. ``loaded`` is
-        True after a load, and becomes ``blind``: the events before a saved state are unknown."""
+        the virtual time in ns of the reset or of the saved state. It is stored in ``since``.
+        ``loaded`` is True after the load of a saved state. It is stored in ``blind``, which means
+        that the events before ``since`` are unknown."""
         self._forget()
         self.since, self.blind = ns, loaded
 
@@ -123,10 +125,12 @@ class LastWriters:
     def memory(
         self, frame: str, offset: int, size: int = 4, bit: int = -1, vcpu: int = ALL
     ) -> LastWrite | None:
-        """The last write of the register at ``offset`` of a frame. If ``bit`` is not -1 and the
-        register has a bit per INTID, the result is the last write of this bit. ``vcpu`` selects the
-        writes by one vCPU; it is needed for a banked register, which each vCPU has at the same
-        address. `ALL` selects the writes by any vCPU."""
+        """The last write of a memory-mapped register. ``frame`` is the name of the register frame,
+        such as GICD. ``offset`` is the offset of the register in the frame, and ``size`` is the
+        size of the register, both in bytes. If ``bit`` is not -1 and the register has a bit per
+        INTID, the result is the last write of this bit. If ``vcpu`` is the id of a vCPU, only its
+        writes count; this is necessary for a banked register, which each vCPU has at the same
+        address. If ``vcpu`` is `ALL`, the writes by all vCPUs count."""
         if bit >= 0 and _has_bits(frame, offset):
             return self._writes.get((frame, offset & ~CLEAR, "bit", bit, vcpu))
         return latest(self._writes.get((frame, offset + n, vcpu)) for n in range(size))

@@ -310,8 +310,8 @@ def _names(value: int) -> str:
 
 
 def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:
-    """Build the device-tree node of the UART. ``spi`` is the INTID minus 32, ``clock`` is the
-    phandle of the node apb-pclk."""
+    """Build the device-tree node of the UART. ``spi`` is the INTID of the UART minus 32. ``clock``
+    is the phandle of the clock's node, apb-pclk."""
     node = Node(f"pl011@{base:x}")
     node.text("compatible", "arm,pl011", "arm,primecell")
     node.u64("reg", base, size)

@@ -173,8 +173,8 @@ class Pl031(RegisterDevice):
 
 
 def fdt_node(base: int, size: int, spi: int, clock: int) -> Node:
-    """Build the device-tree node of the clock. ``spi`` is the INTID minus 32, ``clock`` is the
-    phandle of the node apb-pclk."""
+    """Build the device-tree node of the real-time clock. ``spi`` is its INTID minus 32. ``clock``
+    is the phandle of the node apb-pclk, the clock signal of the device."""
     node = Node(f"pl031@{base:x}")
     node.text("compatible", "arm,pl031", "arm,primecell")
     node.u64("reg", base, size)

@@ -31,11 +31,11 @@ class BoardTree(NamedTuple):
     """The parameters of a board's device tree. ``memmap`` is the memory map of the board.
 
     ``mpidrs`` are the MPIDR_EL1 values of the CPUs. ``memory`` is the size of RAM in bytes.
-    ``initrd`` is the range [start, end) of the initrd in RAM, None if there is no initrd.
-    /chosen/rng-seed and /chosen/kaslr-seed are functions of ``seed``. If ``kaslr_seed`` is False,
-    there is no /chosen/kaslr-seed. QEMU has these properties unless its option dtb-randomness is
-    off. ``gic_devices`` are the device nodes that are children of the interrupt controller's node,
-    ``devices`` are the other device nodes.
+    ``initrd`` is the address range [start, end) of the initrd in RAM. It is None if there is no
+    initrd. /chosen/rng-seed and /chosen/kaslr-seed are functions of ``seed``. If ``kaslr_seed`` is
+    False, there is no /chosen/kaslr-seed. QEMU has these properties unless its option
+    dtb-randomness is off. ``gic_devices`` are the device nodes that are children of the interrupt
+    controller's node. ``devices`` are all other device nodes.
     """
 
     memmap: MemoryMap
