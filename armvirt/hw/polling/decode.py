@@ -249,8 +249,9 @@ def _bitfield(word: int, width: int) -> Step | None:
     source = _operand(rn, width)
 
     def field(r: Round) -> tuple[Interval, int, int]:
-        """Return the bit field, its width in bits, and the position of its lowest bit in the
-        result."""
+        """Return the value of the bit field that the instruction extracts from its source register,
+        the width of the field in bits, and the position of the field's lowest bit in the
+        destination register."""
         if last >= right:
             bits = last - right + 1
             return iv.truncate(iv.shift_right(source(r), right, width), bits), bits, 0

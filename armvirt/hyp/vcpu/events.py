@@ -50,13 +50,13 @@ class GuestDebug(IntFlag):
 
 
 class InFlight(NamedTuple):
-    """The state of a vCPU that a migration needs, but that no ioctl of KVM saves. A VMM on KVM
-    loses this state: on the destination host, a WFI completes at once, and a store-exclusive fails.
-    The architecture allows both results.
+    """The state of a vCPU that a migration needs, but that no ioctl of KVM saves. armvirt saves and
+    restores this state. With KVM the state is lost: on the destination host, a WFI completes at
+    once, and a store-exclusive fails. The architecture allows both results.
 
     ``asleep`` is true if the vCPU is in WFI or WFIT. ``wfit`` is the virtual count at which WFIT
-    ends; None for WFI. On the destination host, the vCPU wakes up at the same virtual time as
-    without the migration. The MP state SUSPENDED cannot replace ``asleep``. A SUSPENDED vCPU wakes
+    ends; None for WFI. With these two values, the vCPU wakes up after the migration at the same
+    virtual time as without the migration. The MP state SUSPENDED cannot replace ``asleep``. A SUSPENDED vCPU wakes
     up only for an interrupt that can be delivered, but a timer ends WFI even if the timer's
     interrupt is masked. ``monitor`` is the local exclusive monitor, see `Context.exclusive`.
 

@@ -28,9 +28,9 @@ class MmioExit:
         self.abort = self.stable = False
 
     def take(self, answer: MmioExit) -> None:
-        """Copy the VMM's answer from ``answer`` into this exit. The VMM has answered ``answer``.
-        Then the instruction has trapped a second time, and this object is the new exit for the same
-        access."""
+        """Copy the VMM's answer from ``answer`` into this exit. Both are exits of the same access:
+        ``answer`` is the exit of the first trap of the instruction, which the VMM has answered.
+        This object is the exit of the second trap of the same instruction."""
         self.phys_addr, self.size, self.is_write = answer.phys_addr, answer.size, answer.is_write
         self.data, self.abort = answer.data, answer.abort
 

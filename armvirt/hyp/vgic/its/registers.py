@@ -173,8 +173,8 @@ def lookup(offset: int, size: int) -> BoundRegister | None:
 
 def read(its: Its, offset: int, size: int) -> int:
     """Read ``size`` bytes at ``offset`` for the guest. The value is 0 if `lookup` finds no
-    register. Before the read, the ITS continues the work on LPIs and the commands that earlier
-    accesses have not finished. This work is limited to the work of one guest access
+    register. Earlier accesses can leave work on LPIs and ITS commands unfinished. Before the read,
+    the ITS continues this work, up to the limit of work for one guest access
     (`armvirt.hyp.vgic.backlog`)."""
     bound = lookup(offset, size)
     if bound is None:
