@@ -310,7 +310,7 @@ SETTINGS = (
         "pace",
         "",
         None,
-        "let idle guest time take as long as on the host's clock (default at a terminal)",
+        "let idle guest time and polled waits take as long as on the host's clock (default at a terminal)",
         "pace",
         RUN,
     ),

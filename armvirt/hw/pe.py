@@ -113,6 +113,7 @@ class Pe:
         self._state: EngineState  # of the bound context's engine
         self.vcpu_id = -1
         self.on_poll: Callable[[], bool] = lambda: False
+        self.on_skip: Callable[[int], None] | None = None
         self._el2: dict[int, int] = {}
         self._vi = self._vf = False  # HCR_EL2.VI and VF: interrupts that EL2 makes pending directly
         self._hold = 0  # 1: no virtual interrupt is taken, see `hold_interrupts`
@@ -222,6 +223,7 @@ class Pe:
             return ExitKind.IRQ
         self._until, self._on_exit = until, on_exit
         state.ns_base, state.count_base, state.wfe = clock.base, state.count, 0
+        state.paced = int(self.on_skip is not None)
         base, ns_per_insn = state.count, self.ns_per_insn
         state.yield_at = (
             NEVER

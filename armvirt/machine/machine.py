@@ -60,8 +60,8 @@ class Machine:
 
     If ``skip`` is True, armvirt does not execute every iteration of a polling loop, but counts the
     instructions of all iterations. The guest cannot observe ``skip`` (docs/engine.md). If ``pace``
-    is True, virtual time passes at the speed of the wall clock while the guest is idle. ``pace``
-    overrides ``skip``: armvirt then executes every iteration of a polling loop.
+    is True, virtual time passes at the speed of the wall clock while the guest is idle, and in
+    polling loops that are skipped.
 
     ``rtc_base`` is the date at virtual time 0, in seconds since 1970; None is 2024-01-01, midnight
     UTC. The RTC, the PTP hypercall and semihosting return this date plus virtual time. All random
@@ -118,7 +118,7 @@ class Machine:
         watch: Watch | None = None,
     ) -> None:
         reboot, pace = native("reboot", reboot), native("pace", pace)
-        skips = native("skip", skip) and not pace  # a user sees the polled waits of a countdown
+        skips = native("skip", skip)
         self.config = arguments.board_config(
             image, cpus, counter_start, board=board, bios=bios, memory=memory, cpu=cpu, cntfrq=cntfrq, cntvoff=cntvoff,
             append=append, initrd=initrd, dtb=dtb, load_addr=load_addr, semihosting=semihosting, engine=engine,

@@ -84,6 +84,8 @@ class Runner:
         removes = [self._host.add_poll(lambda: run_time.over or self._console.fed)]
         if self._pacer.wanted:
             removes.append(self._host.add_idle(self._pacer.idle))
+        if self._pacer.paces:
+            removes.append(self._host.add_skip(self._pacer.skipped))
         try:
             with _watched(self._console, goal.text, self._host.stop) as appeared, run_time.watch:
                 while True:

@@ -194,6 +194,12 @@ class Engine(Core, ABC):
         self.state.stats[Stat.WAIT_ASK] += 1
         return self._waits.ask(self, self.callbacks)
 
+    def _skipped(self) -> int:
+        assert self.callbacks is not None
+        if self.callbacks.on_skip is not None:
+            self.callbacks.on_skip(self.state.value * self.state.ns_per_insn)
+        return 0
+
     def _send_event(self) -> int:
         assert self.callbacks is not None
         self.callbacks.send_event(self.state.value)
@@ -220,6 +226,7 @@ class Engine(Core, ABC):
         _broadcast,
         _send_event,
         _polled_wait,
+        _skipped,
     )
 
     # -- saved state --

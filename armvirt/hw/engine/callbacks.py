@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from armvirt.hw.engine.state import EventRecord
@@ -35,6 +36,10 @@ class PeCallbacks(Protocol):
         """Return (CTL, CVAL) of a timer. CTL is without ISTATUS. ``encoding`` is the packed
         encoding of the timer's control register or of its counter. Returns None if EL2 traps an
         access to this register. The callback has no side effects."""
+
+    on_skip: Callable[[int], None] | None
+    """If not None, the engine calls this function after each skip, with the skipped virtual time in
+    ns. A skip is then at most `armvirt.hw.engine.waits.LONGEST_PACED_SKIP_NS` long."""
 
     def poll(self) -> bool:
         """Handle requests from outside the guest, such as a request to stop. Called about every 20

@@ -2,7 +2,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ABI_VERSION 0xcu
+#define ABI_VERSION 0xdu
 #define EVENTS 0x100u
 #define MARKED 0x400u
 #define CHECKED 0x100u
@@ -26,7 +26,7 @@
 #define PLAN_LENGTH 0x40u
 #define WAIT_RECORD 0x3u
 enum { ACT_RETRY = 0, ACT_WRITE_RT = 2, ACT_ADVANCE = 1, ACT_ENTER = 4, ACT_STOP = 8, ACT_WRITE_RESULTS = 16, ACT_KEEP = 32 };
-enum { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5, CB_SEV = 6, CB_WAIT = 7 };
+enum { CB_EL2 = 0, CB_UNDEF = 1, CB_TIMER = 2, CB_POLL = 3, CB_DRAIN = 4, CB_BROADCAST = 5, CB_SEV = 6, CB_WAIT = 7, CB_SKIPPED = 8 };
 enum { LEAVE_NONE = 0, LEAVE_BUDGET = 1, LEAVE_STOP = 2, LEAVE_TAIL = 3, LEAVE_MISALIGNED = 4, LEAVE_FAULT = 5, LEAVE_VECTOR_LOOP = 6, LEAVE_ILLEGAL = 7 };
 enum { WHAT_SYNC = 0, WHAT_IRQ = 1, WHAT_FIQ = 2 };
 enum { MARK_WFE = 1, MARK_YIELD = 2, MARK_ERET = 4, MARK_SEV = 8, MARK_SEVL = 16, MARK_UNREAD = 32 };
@@ -234,6 +234,7 @@ enum { ST_TAILS = 0, ST_STEPS = 1, ST_INTR = 2, ST_EL2 = 3, ST_UNDEF = 4, ST_EL1
 #define LONGEST_ROUND 0x200u
 #define FEWEST_ROUNDS 0x8u
 #define LONGEST_SKIP 0x10000000000ull
+#define LONGEST_PACED_SKIP_NS 0x989680u
 #define STEPS_AND_BREAKPOINTS 0x8001u
 enum { EC_WFX = 1, EC_SYSREG = 24, EC_IABT_LOWER = 32, EC_IABT_CURRENT = 33, EC_DABT_LOWER = 36, EC_STEP_LOWER = 50, EC_STEP_CURRENT = 51, EC_UNKNOWN = 0, EC_HVC64 = 22, EC_SMC64 = 23 };
 #define EC_WITH_FAR (0 | 1ull << 0x20 | 1ull << 0x21 | 1ull << 0x22 | 1ull << 0x24 | 1ull << 0x25 | 1ull << 0x34 | 1ull << 0x35)
@@ -416,6 +417,7 @@ typedef struct {
     uint8_t filter[4096];
     uint64_t exchanged_pa;
     uint32_t exchanged;
+    uint32_t paced;
     uint32_t skip;
     uint64_t skipped;
     uint32_t first_ask;

@@ -120,7 +120,7 @@ def _constants() -> Iterator[str]:
         yield _define(f"ICC_{name}", gic.ICC_REGISTERS[f"ICC_{name}_EL1"])
     yield from _defines("INSN_", insn, INSNS)
     yield from _defines("", polling, ("LONGEST_ROUND", "FEWEST_ROUNDS"))
-    yield _define("LONGEST_SKIP", waits.LONGEST_SKIP)
+    yield from _defines("", waits, ("LONGEST_SKIP", "LONGEST_PACED_SKIP_NS"))
     yield _define("STEPS_AND_BREAKPOINTS", waits.STEPS_AND_BREAKPOINTS)
     yield "enum { " + ", ".join(f"EC_{each.name} = {each:d}" for each in CLASSES) + " };\n"
     far = " ".join(f"| 1ull << {ec:#x}" for ec in sorted(esr.EC_WITH_FAR))

@@ -471,7 +471,8 @@ static verdict skip_by_plan(engine *e, uint64_t pc, uint64_t count, uint64_t *ad
     for (uint32_t n = 0; n < 31; n++) p->start[n] = reg(e, x_id(n));
     p->start[31] = reg(e, R_SP);
     p->start_nzcv = ps >> 28;
-    uint64_t limit = e->deadline < count + LONGEST_SKIP ? e->deadline : count + LONGEST_SKIP;
+    uint64_t longest = e->paced ? LONGEST_PACED_SKIP_NS / e->ns_per_insn : LONGEST_SKIP;
+    uint64_t limit = e->deadline < count + longest ? e->deadline : count + longest;
     if (e->deadline == NEVER && !p->counts) return REFUSED;
     if (p->yields && e->yield_at < limit) limit = e->yield_at;
     if (limit <= count) return UNDECIDED;
@@ -480,7 +481,7 @@ static verdict skip_by_plan(engine *e, uint64_t pc, uint64_t count, uint64_t *ad
     *added = (rounds - 1) * p->length;
     e->stats[ST_WAIT]++;
     e->skipped += *added;
-    if (e->trace && e->events_n == EVENTS) e->callback(CB_DRAIN);
+    if (e->trace && e->events_n == EVENTS) call(e, CB_DRAIN);
     if (e->trace && e->events_n < EVENTS)
         e->events[e->events_n++] = (event){.count = count, .ns = ns_at(e, count), .elr = pc, .target = rounds - 1,
                                            .what = WAIT_RECORD, .esr = p->length};

@@ -12,7 +12,7 @@ import ctypes as C
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
-ABI_VERSION = 12
+ABI_VERSION = 13
 """The version of the layout. Increment it when the meaning of a field changes. A change of the
 layout needs no new version, because the engine also compares the size of the structure."""
 
@@ -74,6 +74,7 @@ class Callback(IntEnum):
 
     EL2, UNDEF, TIMER, POLL, DRAIN, BROADCAST, SEV = range(7)
     WAIT = 7  # to the engine itself: `armvirt.hw.engine.waits`
+    SKIPPED = 8  # state.value instructions of a polled wait were skipped, and state.paced is set
 
 
 class Leave(IntEnum):
@@ -468,6 +469,7 @@ class EngineState(C.Structure):
     exchanged_pa: u64  # the physical address of a WFE while an ISB replaces this WFE in memory
     exchanged: u32
     # Polled waits
+    paced: u32  # the PE is told of each skip, which is LONGEST_PACED_SKIP_NS long at most
     skip: u32  # whether polled waits are skipped
     skipped: u64  # instructions that were skipped in polled waits
     first_ask: u32  # starts at NEVER_ASKED; FIRST_ASK after the first proof of the engine

@@ -13,7 +13,12 @@ static uint64_t ask_wait(engine *e, uint64_t pc, uint64_t count, int patient, in
     verdict v = skip_by_plan(e, pc, count, &added);
     *refused = v == UNDECIDED ? WAIT_REFUSED : WAIT_ASKED;
     if (v == REFUSED && patient && e->plans[pc >> 2 & (PLANS - 1)].pc == pc) { *refused = WAIT_LATER; return 0; }
-    if (v != REFUSED) { e->count += added; return added; }
+    if (v != REFUSED) {
+        e->value = added;
+        if (added && e->paced) call(e, CB_SKIPPED);
+        e->count += added;
+        return added;
+    }
     e->count = count;
     e->open = 0;
     e->pc = pc;

@@ -36,6 +36,9 @@ LONGEST_SKIP = 1 << 40
 skips. The engine handles requests from outside the guest, such as a request to stop, only between
 two skips. Therefore a skip must not be too long."""
 
+LONGEST_PACED_SKIP_NS = 10_000_000
+"""The maximum virtual time in ns that is skipped in one step while skips are paced (on_skip)."""
+
 PATHS = 256  # remembered loops
 STEPS_AND_BREAKPOINTS = MDSCR_SS | MDSCR_MDE
 
@@ -152,7 +155,8 @@ class PolledWaits:
         start = Start(pc, count, self._read_registers(core), pstate >> PSTATE_NZCV_SHIFT)
         around = _Around(core, callbacks, not pstate & PSTATE_EL)
         path = self._path(start, around)
-        most = self._most(state, path, count)
+        longest = LONGEST_PACED_SKIP_NS // state.ns_per_insn if state.paced else LONGEST_SKIP
+        most = self._most(state, path, count, longest)
         if most < FEWEST_ROUNDS:
             return False
         rounds = rounds_alike(path, start, around, most) - 1
@@ -162,6 +166,8 @@ class PolledWaits:
         state.skipped += state.value
         state.stats[Stat.WAIT] += 1
         _record(state, pc, rounds, path.length)
+        if state.paced and callbacks.on_skip is not None:
+            callbacks.on_skip(state.value * state.ns_per_insn)
         if self._keeps and path.length <= PLAN_LENGTH:
             self._keep(state, path)
         return False
@@ -197,12 +203,13 @@ class PolledWaits:
         self._paths[start.pc] = path = trace(start, around)
         return path
 
-    def _most(self, state: EngineState, path: Path, count: int) -> int:
-        """Return how many iterations fit before the next deadline. Raises RefusedError if the run
-        has no deadline and the loop reads no counter, because nothing would end the loop."""
+    def _most(self, state: EngineState, path: Path, count: int, longest: int) -> int:
+        """Return how many iterations fit before the next deadline, and into ``longest``
+        instructions. Raises RefusedError if the run has no deadline and the loop reads no counter,
+        because nothing would end the loop."""
         if state.deadline == NEVER and not path.counts:
             raise RefusedError("nothing will end this loop")
-        limit = min(state.deadline, count + LONGEST_SKIP)
+        limit = min(state.deadline, count + longest)
         if path.yields:
             limit = min(limit, state.yield_at)
         return (limit - count) // path.length

@@ -55,6 +55,7 @@ class Stop(Enum):
 
 Poll = Callable[[], bool]
 Idle = Callable[[int, int | None], int | None]
+Skip = Callable[[int], None]
 
 
 def _add(functions: list[F], function: F) -> Callable[[], None]:
@@ -108,6 +109,7 @@ class Host:
         self._stop = False
         self._polls: list[Poll] = []
         self._idles: list[Idle] = []
+        self._skips: list[Skip] = []
         for pcpu in self.pcpus:
             pcpu.pe.on_poll = self._poll
         self._look_at = 0.0  # the host time (s) at which `_look` is due
@@ -165,6 +167,30 @@ class Host:
         for idle in self._idles:
             due = idle(self.clock.now, due)
         return due
+
+    def add_skip(self, skip: Skip) -> Callable[[], None]:
+        """Call ``skip(ns)`` each time the engine has skipped a part of a polled wait. ``ns`` is the
+        skipped virtual time, at most 10 ms. A call of the returned function removes ``skip``.
+
+        ``skip`` may let real time pass. It cannot change the run: the guest continues at the same
+        virtual time.
+        """
+        remove = _add(self._skips, skip)
+        self._route_skips()
+
+        def stop() -> None:
+            remove()
+            self._route_skips()
+
+        return stop
+
+    def _route_skips(self) -> None:
+        for pcpu in self.pcpus:
+            pcpu.pe.on_skip = self._skipped if self._skips else None
+
+    def _skipped(self, ns: int) -> None:
+        for skip in self._skips:
+            skip(ns)
 
     def _poll(self) -> bool:
         for poll in self._polls:

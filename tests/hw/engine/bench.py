@@ -92,6 +92,8 @@ class Recorder:
         else:
             state.value = self.timer.get(state.timer_encoding, 0)
 
+    on_skip: Callable[[int], None] | None = None
+
     def poll(self) -> bool:
         self.polls += 1
         return self.stop_on_poll
