@@ -7,18 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from asm import NE, XZR, Asm
+from asm import NE, Asm
 from conftest import require_guest, require_native, sampled
 from guest_runs import BUNDLED, ELSEWHERE, campaign, reference, subject
+from waiting_guest import BASE, MS, image, power_off, waits
 
 from armvirt.arch.timer import CNTVCT_EL0
 from armvirt.events import Event, PolledWait, Stamp
 from armvirt.machine import Machine
 
-BASE, DATA = 0x4020_0000, 0x4030_0000
-LO = 3
-MS = 62_500  # ticks
-SYSTEM_OFF, CPU_ON = 0x8400_0008, 0xC400_0003
+DATA = 0x4030_0000
+CPU_ON = 0xC400_0003
 
 
 def without(name: str) -> campaign.Subject:
@@ -46,36 +45,6 @@ def test_the_same_run_on_several_physical_cpus(name: str, cpus: int, pcpus: int)
 
 
 # -- guests of our own --
-
-
-def image(a: Asm, tmp_path: Path) -> Path:
-    path = tmp_path / "guest.bin"
-    path.write_bytes(a.code())
-    return path
-
-
-def power_off(a: Asm) -> None:
-    a.mov(0, SYSTEM_OFF)
-    a.hvc(0)
-
-
-def waits(number: int, ticks: int) -> Asm:
-    """``number`` times: poll the counter for ``ticks``."""
-    a = Asm(BASE)
-    a.mov(20, number)
-    a.label("again")
-    a.mrs(2, CNTVCT_EL0)
-    a.mov(3, ticks)
-    a.add(3, 2, 3)
-    a.label("poll")
-    a.isb()
-    a.mrs(0, CNTVCT_EL0)
-    a.subs(XZR, 0, 3)
-    a.b_cond(LO, "poll")
-    a.subs_imm(20, 20, 1)
-    a.b_cond(NE, "again")
-    power_off(a)
-    return a
 
 
 def spinning(rounds: int) -> Asm:

@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from asm import NE, XZR, Asm
 from conftest import require_native
+from waiting_guest import BASE, MS, image, waits
 
-from armvirt.arch.timer import CNTVCT_EL0
 from armvirt.machine import Machine, pacing
 
-BASE, LO = 0x4020_0000, 3
-SYSTEM_OFF = 0x8400_0008
-MS = 62_500  # ticks
 NS_PER_MS = 1_000_000
 
 
@@ -33,28 +29,8 @@ class WallClock:
         self.slept += seconds
 
 
-def waits(number: int, ticks: int) -> Asm:
-    """``number`` times: poll the counter for ``ticks``."""
-    a = Asm(BASE)
-    a.mov(20, number)
-    a.label("again")
-    a.mrs(2, CNTVCT_EL0)
-    a.mov(3, ticks)
-    a.add(3, 2, 3)
-    a.label("poll")
-    a.mrs(0, CNTVCT_EL0)
-    a.subs(XZR, 0, 3)
-    a.b_cond(LO, "poll")
-    a.subs_imm(20, 20, 1)
-    a.b_cond(NE, "again")
-    a.mov(0, SYSTEM_OFF)
-    a.hvc(0)
-    return a
-
-
 def run(tmp_path: Path, number: int, ticks: int, **options: object) -> tuple[Machine, object]:
-    path = tmp_path / "guest.bin"
-    path.write_bytes(waits(number, ticks).code())
+    path = image(waits(number, ticks), tmp_path)
     machine = Machine(path, load_addr=BASE, memory="64M", **options)  # type: ignore[arg-type]
     with machine:
         return machine, machine.run()._replace(recent=())

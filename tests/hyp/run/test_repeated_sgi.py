@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from hyp_tools import DEVICE, EQ, GICD, GICR, LIMIT_NS, RAM, Asm, Rig, power_off
-from run.repeat_tools import compare, repeats
+from hyp_tools import DEVICE, EQ, GICR, LIMIT_NS, RAM, Asm, Rig, power_off
+from run.repeat_tools import IGRPEN1, PMR, begin, compare, repeats
 
 from armvirt.arch.gic import ICC_REGISTERS
 
-IAR1, EOIR1, PMR, DIR, CTLR, IGRPEN1, SGI1R = (
-    ICC_REGISTERS[f"ICC_{name}_EL1"]
-    for name in ("IAR1", "EOIR1", "PMR", "DIR", "CTLR", "IGRPEN1", "SGI1R")
+IAR1, EOIR1, DIR, CTLR, SGI1R = (
+    ICC_REGISTERS[f"ICC_{name}_EL1"] for name in ("IAR1", "EOIR1", "DIR", "CTLR", "SGI1R")
 )
 TURNS = 60
 STOPS = 30
@@ -143,16 +142,7 @@ CASES = {
 
 def program(case: Case) -> Asm:
     """X20 counts the turns, X21 the interrupts."""
-    a = Asm()
-    a.set_vectors()
-    a.mov(2, GICD)
-    a.mov(3, 0x12)
-    a.str_w(3, 2, 0)
-    a.mov(2, GICR + 0x1_0000)
-    a.mov(3, 3 << 3)
-    a.str_w(3, 2, 0x100)
-    a.msr_const(PMR, 0xF0)
-    a.msr_const(IGRPEN1, 1)
+    a = begin(3 << 3)
     case.setup(a)
     a.daifclr(2)
     a.label("loop")

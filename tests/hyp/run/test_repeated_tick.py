@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from hyp_tools import DATA, DEVICE, EQ, GICD, GICR, LIMIT_NS, RAM, Asm, Rig, power_off
-from run.repeat_tools import compare, repeats
+from hyp_tools import DATA, DEVICE, EQ, LIMIT_NS, RAM, Asm, Rig, power_off
+from run.repeat_tools import IGRPEN1, PMR, begin, compare, repeats
 
 from armvirt.arch.gic import ICC_REGISTERS
 from armvirt.hyp.kvm import Start, VcpuGroup
 
-IAR1, EOIR1, PMR, DIR, CTLR, IGRPEN1 = (
-    ICC_REGISTERS[f"ICC_{name}_EL1"] for name in ("IAR1", "EOIR1", "PMR", "DIR", "CTLR", "IGRPEN1")
+IAR1, EOIR1, DIR, CTLR = (
+    ICC_REGISTERS[f"ICC_{name}_EL1"] for name in ("IAR1", "EOIR1", "DIR", "CTLR")
 )
 CTL, CVAL, TVAL = "CNTV_CTL_EL0", "CNTV_CVAL_EL0", "CNTV_TVAL_EL0"
 PERIOD = 200  # ticks; 3,200 ns at 62.5 MHz
@@ -55,17 +55,8 @@ def next_deadline(a: Asm) -> None:
 
 def program(case: Case) -> Asm:
     """X20 counts the ticks; X21 is the case's own."""
-    a = Asm()
-    a.set_vectors()
-    a.mov(2, GICD)
-    a.mov(3, 0x12)
-    a.str_w(3, 2, 0)
-    a.mov(2, GICR + 0x1_0000)
-    a.mov(3, 1 << case.intid)
-    a.str_w(3, 2, 0x100)
+    a = begin(1 << case.intid)
     a.mov(6, DATA)
-    a.msr_const(PMR, 0xF0)
-    a.msr_const(IGRPEN1, 1)
     a.mrs(3, "CNTVCT_EL0")
     a.add_imm(3, 3, PERIOD)
     a.msr(CVAL, 3)
