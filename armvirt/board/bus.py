@@ -45,13 +45,8 @@ class MmioBus:
     def read(self, address: int, size: int) -> int | None:
         """Load ``size`` bytes from the device at the address, and return the value. Return None if
         there is no device at the address."""
-        index = bisect_right(self._bases, address) - 1
-        if index < 0:
-            return None
-        offset = address - self._bases[index]
-        if offset + size > self._sizes[index]:
-            return None
-        return self._devices[index].read(offset, size)
+        found = self.lookup(address, size)
+        return None if found is None else found[0].read(found[1], size)
 
     def write(self, address: int, size: int, value: int) -> bool:
         """Store ``size`` bytes to the device at the address. Return False if there is no device at

@@ -56,8 +56,9 @@ class Clock:
         return self.base + self.progress() if self.progress is not None else self.base
 
     def register(self, owner: str, handler: Handler) -> None:
-        """Set the function that is called when an entry of ``owner`` is due. The argument of the
-        function is the kind of the entry. Raises ValueError if a function was already set for
+        """Set the function that the clock calls when an entry of its queue is due, if the entry
+        was put there by `arm` for ``owner``. The argument of the function is the kind of the entry
+        (``kind`` of `arm`). Raises ValueError if a function was already set for
         ``owner``."""
         if owner in self._handlers:
             raise ValueError(f"clock owner {owner!r} is registered twice")

@@ -192,7 +192,10 @@ class Engine(Core, ABC):
         assert self.callbacks is not None
         self.state.first_ask = FIRST_ASK
         self.state.stats[Stat.WAIT_ASK] += 1
-        return self._waits.ask(self, self.callbacks)
+        refused = self._waits.ask(self, self.callbacks)
+        if self.state.paced and self.state.value:
+            self._skipped()
+        return refused
 
     def _skipped(self) -> int:
         assert self.callbacks is not None

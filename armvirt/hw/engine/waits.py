@@ -166,8 +166,6 @@ class PolledWaits:
         state.skipped += state.value
         state.stats[Stat.WAIT] += 1
         _record(state, pc, rounds, path.length)
-        if state.paced and callbacks.on_skip is not None:
-            callbacks.on_skip(state.value * state.ns_per_insn)
         if self._keeps and path.length <= PLAN_LENGTH:
             self._keep(state, path)
         return False
